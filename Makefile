@@ -1,0 +1,52 @@
+# Every command brings what it needs: the development environment, the Docker engine, the images.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+
+# As after `. .venv/bin/activate`, and portico.web is this very tree.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
+
+.PHONY: help
+help: ## list the commands
+	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name does; do \
+	  printf 'make %-11s %s\n' "$$name" "$$does"; done
+
+.PHONY: demo
+demo: environment ## deploy the example in a container on this machine, and visit it
+	@tools/demo start
+
+.PHONY: demo-stop
+demo-stop: ## remove what `make demo` started
+	@tools/demo stop
+
+.PHONY: test
+test: environment ## every check that a change must pass: lint, unit, molecule
+	@tools/alone $(MAKE) lint unit molecule
+	@echo "All tests passed."
+
+.PHONY: test-all
+test-all: test ## the same, and whatever takes long
+
+.PHONY: lint
+lint: environment ## yamllint, and ansible-lint with its profile for production
+	@echo "yamllint"
+	@yamllint --strict .
+	@echo "ansible-lint"
+	@ansible-lint
+
+.PHONY: unit
+unit: environment ## the unit tests
+	@pytest tests/unit
+
+.PHONY: molecule
+molecule: environment ## deploy to Debian 12 and 13 in containers, and verify
+	@tools/alone molecule test --all --no-command-borders
+
+.PHONY: environment
+environment: ## make the development environment, .venv
+	@tools/environment
+
+.PHONY: lock
+lock: environment ## renew requirements-dev.txt from requirements-dev.in
+	@tools/lock

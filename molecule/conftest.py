@@ -1,0 +1,99 @@
+"""What the tests of all scenarios have at hand, and what they print when one fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from visitor import Visitor
+
+SHARED = Path(__file__).parent / "shared"
+
+
+def web_hosts() -> list[str]:
+    """The containers of the scenario's group `web`."""
+    inventory = yaml.safe_load(Path(os.environ["MOLECULE_INVENTORY_FILE"]).read_text())
+    return sorted(inventory["web"]["hosts"])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let testinfra see the servers as root does, whoever deploys to them."""
+    config.option.hosts = ",".join(f"docker://{name}" for name in web_hosts())
+
+
+@pytest.fixture(scope="module")
+def name(host: Any) -> str:
+    """The server's name in the inventory, which is its container's."""
+    return host.backend.name
+
+
+@pytest.fixture(scope="module")
+def address(name: str) -> str:
+    (container,) = json.loads(
+        subprocess.run(["docker", "inspect", name], check=True, capture_output=True, text=True).stdout
+    )
+    (network,) = container["NetworkSettings"]["Networks"].values()
+    return network["IPAddress"]
+
+
+@pytest.fixture
+def visitor(address: str) -> Visitor:
+    """Somebody who trusts the ACME server's root and no other, with no cookies yet."""
+    return Visitor(address, ca=str(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "issuing-root.pem")))
+
+
+class PlayRun:
+    """One run of ansible-playbook: `ok`, `output`, and `changed` of each host."""
+
+    def __init__(self, *arguments: str) -> None:
+        done = subprocess.run(
+            ["ansible-playbook", "--inventory", os.environ["MOLECULE_INVENTORY_FILE"], *arguments],
+            env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        self.ok = done.returncode == 0
+        self.output = done.stdout
+        self.changed = {
+            host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+ +changed=(\d+)", done.stdout, re.M)
+        }
+
+
+@pytest.fixture(scope="session")
+def play() -> Callable[..., PlayRun]:
+    """Run a playbook of the scenario against its hosts: play("converge.yml", "--check")."""
+
+    def run(playbook: str, *arguments: str) -> PlayRun:
+        return PlayRun(*arguments, str(Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"], playbook)))
+
+    return run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Add the last answer, the journal and the logs to the report of a failed test."""
+    report = yield
+    if report.failed:
+        fixtures = getattr(item, "funcargs", {})
+        if "visitor" in fixtures and fixtures["visitor"].last:
+            report.sections.append(("the last answer", str(fixtures["visitor"].last)))
+        if "host" in fixtures:
+            report.sections.append(("the server", _server_report(fixtures["host"].backend.name)))
+    return report
+
+
+def _server_report(container: str) -> str:
+    with (SHARED / "report.sh").open() as script:
+        command = ["docker", "exec", "--interactive", container, "bash"]
+        return subprocess.run(
+            command, stdin=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        ).stdout

@@ -1,0 +1,70 @@
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Where things are on a host: the one place where paths and unit names are made.
+
+The controller writes them into configuration, the host's modules act on them; both import this file.
+"""
+
+from __future__ import annotations
+
+STATE = "/var/lib/portico"
+"""What Portico keeps and nobody edits. Outside /etc/nginx, which a purge of the package removes."""
+
+ACME_WEBROOT = STATE + "/acme"
+PLACEHOLDER = STATE + "/placeholder"
+CERTIFICATES = STATE + "/certificates"
+LINEAGES = STATE + "/lineages"
+NGINX = STATE + "/nginx"
+
+CERTIFICATE_FILE = "fullchain.pem"
+KEY_FILE = "privkey.pem"
+TRANSPORT_FILE = "transport.conf"
+
+APPS = "/srv/portico"
+APP_SETTINGS = "/etc/portico/apps"
+SOCKETS = "/run/portico"
+
+ACME_CA_BUNDLE = "/etc/portico/acme-ca.pem"
+
+# What a server block may promise about HTTPS depends on the certificate that it serves, and on that
+# alone. So the promise lies beside the certificate, and moving the one symlink changes both at once.
+# The variables on the right come from nginx's http level (roles/nginx/templates/maps.conf.j2).
+TRANSPORT_TRUSTED = """\
+set $portico_trusted 1;
+set $portico_hsts $portico_hsts_over_tls;
+if ($portico_upgrade) { return 301 https://$host$portico_https_port$request_uri; }
+"""
+TRANSPORT_UNTRUSTED = """\
+set $portico_trusted "";
+set $portico_hsts "";
+"""
+
+
+def app_home(name: str) -> str:
+    """Return the folder of an app: its releases, its environments and the link C(current)."""
+    return f"{APPS}/{name}"
+
+
+def app_source(name: str) -> str:
+    """Return the folder that always holds the live release's source."""
+    return f"{APPS}/{name}/current/source"
+
+
+def app_socket(name: str) -> str:
+    """Return the unix socket at which the app answers HTTP."""
+    return f"{SOCKETS}/{name}.sock"
+
+
+def app_unit(name: str) -> str:
+    """Return the name, without its suffix, of the app's units; its user and group are called the same."""
+    return f"portico-{name}"
+
+
+def app_state(name: str) -> str:
+    """Return the state directory of an app relative to /var/lib, as systemd's StateDirectory= wants it."""
+    return f"portico/apps/{name}"
+
+
+def certificate_link(name: str) -> str:
+    """Return the symlink that names the certificate to serve: the placeholder's folder or a lineage's."""
+    return f"{CERTIFICATES}/{name}"

@@ -1,0 +1,77 @@
+#!/usr/bin/python
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: package_query
+short_description: Ask which of some packages a host lacks
+version_added: 0.1.0
+author: Contributors to the Portico project (@portico)
+description:
+  - Asks dpkg which of the named packages are not installed.
+  - It needs nothing but dpkg itself, so it also works in check mode on a host where M(ansible.builtin.apt) cannot
+    work yet because its Python library is missing. And a host that lacks nothing is spared the second that
+    M(ansible.builtin.apt) takes to find that out.
+options:
+  names:
+    description: The packages, by their names in the distribution.
+    type: list
+    elements: str
+    required: true
+attributes:
+  check_mode:
+    support: full
+    description: In check mode the task reports a change when a package is missing, since a real run would install it.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+  idempotence:
+    support: full
+    description: It never changes anything.
+"""
+
+EXAMPLES = r"""
+- name: Ask which packages are missing
+  portico.web.package_query:
+    names: [nginx, openssl]
+  register: packages
+
+- name: Install what is missing
+  ansible.builtin.apt:
+    name: "{{ packages.missing }}"
+    update_cache: true
+  when: packages.missing | length > 0 and not ansible_check_mode
+"""
+
+RETURN = r"""
+missing:
+  description: The packages that are not installed, in the order asked.
+  returned: success
+  type: list
+  elements: str
+  sample: [nginx]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"names": {"type": "list", "elements": "str", "required": True}},
+        supports_check_mode=True,
+    )
+    query = module.get_bin_path("dpkg-query")
+    if query is None:
+        module.fail_json(msg="This host has no dpkg-query. Portico installs packages on Debian and its derivatives; this is something else.")
+    names = module.params["names"]
+    # It exits 1 when it does not know one of the names, and still prints the others.
+    _rc, out, _err = module.run_command([query, "--show", "--showformat=${Package} ${db:Status-Status}\\n", *names])
+    installed = {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
+    missing = [name for name in names if name not in installed]
+    module.exit_json(changed=bool(missing) and module.check_mode, missing=missing)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,2 @@
+def normalise_apps(entries, variable="gunicorn_apps"):
+    return []

@@ -1,0 +1,73 @@
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The forms that values of several lists have.
+
+Each function takes a value and returns it in its final form, or raises ValueError with the end of a message
+whose beginning is the value itself: "is not ... Write ...".
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def printable(value: str) -> str:
+    """Refuse control characters, which no name, path or URL has."""
+    bad = next((each for each in value if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")), None)
+    if bad is not None:
+        raise ValueError(f"has a control character (U+{ord(bad):04X}) in it. Take it out.")
+    return value
+
+
+def host_name(value: str, what: str = "") -> str:
+    """Return a host name in small letters (RFC 1123, with the underscore that some names have)."""
+    printable(value)
+    name = value.lower()
+    prefix = f"{what} " if what else ""
+    if not name.isascii():
+        try:
+            written = name.encode("idna").decode("ascii")
+        except UnicodeError:
+            written = ""
+        hint = f"Write {written}." if written else "Write its xn-- form."
+        raise ValueError(f"{prefix}has letters that host names do not have on the wire. {hint}")
+    labels = name.split(".")
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError(f"{prefix}is not a host name. Write letters, digits, hyphens and dots, without scheme, port or path.")
+    return name
+
+
+def file_name(value: str) -> str:
+    """Return a name that is safe as a file's: no folder in it, no dot or hyphen at its beginning."""
+    if not _FILE_NAME.fullmatch(value):
+        raise ValueError("is not a name. Use letters, digits, dots, underscores and hyphens; begin with a letter or digit; at most 64.")
+    return value
+
+
+def absolute_path(value: str) -> str:
+    """Return an absolute path on the host, without a slash at its end."""
+    printable(value)
+    if not value.startswith("/") or ".." in value.split("/") or "$" in value:
+        raise ValueError("is not an absolute path. Begin with a slash, and use neither '..' nor '$'.")
+    return "/" + value.strip("/")
+
+
+def relative_path(value: str) -> str:
+    """Return a path below a folder, without slashes at its ends."""
+    printable(value)
+    inside = value.strip("/")
+    if value.startswith("/") or not inside or "$" in value or {"", ".", ".."} & set(inside.split("/")):
+        raise ValueError("is not a path inside the source. Write it without a slash at its beginning, without '.', '..' and '$'.")
+    return inside
+
+
+def url_path(value: str) -> str:
+    """Return the beginning of a URL's path, as a location of nginx has it."""
+    printable(value)
+    if not value.startswith("/") or "//" in value or {".", ".."} & set(value.split("/")) or re.search(r"[\s?#$\"\\]", value):
+        raise ValueError("is not the path of a URL. Begin with a slash; no '..', '//', '?', '#', '$', quotes or spaces.")
+    return value

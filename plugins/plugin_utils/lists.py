@@ -1,0 +1,69 @@
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""All of Portico's lists at once: the rules between them, and the names of the variables themselves."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from ansible.module_utils.common.yaml import yaml_load
+
+from ansible_collections.portico.web.plugins.plugin_utils import apps, certificates, sites
+from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, distance
+
+_LETTERS = 2
+"""A name that is this near to one of ours is taken for a slip."""
+
+
+@lru_cache(maxsize=1)
+def variables_of_ours() -> frozenset[str]:
+    """Return the names of all variables of the collection's roles, from their argument specs."""
+    roles = Path(__file__).parents[2] / "roles"
+    names: set[str] = set()
+    for spec in roles.glob("*/meta/argument_specs.yml"):
+        for entry_point in yaml_load(spec.read_text(encoding="utf-8"))["argument_specs"].values():
+            names.update(entry_point.get("options") or {})
+    return frozenset(names)
+
+
+def refuse_near_misses(names: Iterable[str]) -> None:
+    """Refuse a variable whose name is nearly one of ours.
+
+    :raises PorticoError: naming both.
+    """
+    ours = variables_of_ours()
+    for name in sorted(map(str, names)):
+        if name in ours or name.startswith("_"):
+            continue
+        meant = next((each for each in sorted(ours) if distance(name, each, _LETTERS) <= _LETTERS), None)
+        if meant:
+            raise PorticoError(
+                f'The variable "{name}" is not one of portico.web, but nearly "{meant}". '
+                f'If you meant "{meant}", correct it; if it is yours, give it a name that is less alike.'
+            )
+
+
+def check(variables: Mapping[str, t.Any]) -> list[str]:
+    """Check the lists that are there, each alone and against the others.
+
+    :param variables: the play's variables; looking one up templates it.
+    :returns: the names of those that were there.
+    :raises PorticoError: at the first mistake.
+    """
+    checked = [name for name in ("gunicorn_apps", "nginx_apps", "nginx_sites", "certbot_certificates") if name in variables]
+    # In this order, because the later lists are often derived from the earlier ones: a mistake is told
+    # where it was made, and not where it came out.
+    for name in ("gunicorn_apps", "nginx_apps"):
+        if name in variables:
+            known_apps = apps.normalise_apps(variables[name], variable=name)
+    if "nginx_sites" in variables:
+        if not {"gunicorn_apps", "nginx_apps"} & set(checked):
+            known_apps = []
+        sites.normalise_sites(variables["nginx_sites"], known_apps)
+    if "certbot_certificates" in variables:
+        certificates.normalise_certificates(variables["certbot_certificates"])
+    certificates.check_settings({name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables})
+    return checked

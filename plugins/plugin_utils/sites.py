@@ -1,0 +1,177 @@
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The list of sites: from what people write to complete objects that templates need not ask about."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import urlsplit
+
+from ansible_collections.portico.web.plugins.module_utils import layout
+from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
+from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, PorticoError, did_you_mean, problem
+
+_ANSWERS = ("app", "proxy", "root", "redirect")
+"""What a location can do. A site that does one thing only may say it without a list of locations."""
+
+Entry = dict[str, t.Any]
+
+
+def normalise_sites(sites: object, apps: Sequence[Mapping[str, t.Any]] | None, variable: str = "nginx_sites") -> list[Entry]:
+    """Return the sites complete and checked.
+
+    :param apps: the complete apps that a site may name; None where they are not known and not asked about.
+    :returns: for each site: name, server_names, canonical, aliases, tls, certificate, and locations, a list
+        whose elements have path, does (C(app), C(proxy), C(root), C(redirect) or C(static)), target and rest.
+    :raises PorticoError: at the first mistake.
+    """
+    described = entries.options("nginx_publish", "sites")
+    complete = entries.normalise(variable, sites, described, _FORMATS)
+    known = None if apps is None else {app["name"]: app for app in apps}
+    normalised = [_site(variable, site, known) for site in complete]
+    _refuse_shared_names(variable, normalised)
+    return normalised
+
+
+def wanted_certificates(sites: object) -> list[dict[str, t.Any]]:
+    """Return the certificates that the sites want: one for each that is named, for all the names it serves.
+
+    :returns: dictionaries with name and domains, as C(certbot_certificates) has them.
+    """
+    wanted: dict[str, list[str]] = {}
+    for site in normalise_sites(sites, apps=None):
+        if site["tls"]:
+            domains = wanted.setdefault(site["certificate"], [])
+            domains.extend(name for name in site["server_names"] if name not in domains)
+    return [{"name": name, "domains": domains} for name, domains in wanted.items()]
+
+
+def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | None) -> Entry:
+    def mistake(key: str, value: object, why: str) -> PorticoError:
+        return problem(variable, site["name"], key, value, why)
+
+    given = [key for key in (*_ANSWERS, "locations") if site[key] is not None]
+    if len(given) != 1:
+        raise mistake(*_one_answer(given, (*_ANSWERS, "locations")))
+    names = site["server_names"]
+    if not names:
+        raise mistake("server_names", names, "is empty. Write at least one host name.")
+    if names[0].startswith("*."):
+        raise mistake("server_names", names[0], "is a pattern, and the first name is the canonical one. Write a full name first.")
+    twins = [name for at, name in enumerate(names) if name in names[:at]]
+    if twins:
+        raise mistake("server_names", twins[0], "stands there twice. Write each name once.")
+
+    locations: list[Entry] = []
+    for at, location in enumerate(site["locations"] or [{"path": "/", given[0]: site[given[0]]}]):
+        prefix = f"locations[{at}]." if site["locations"] else ""
+        answers = [key for key in _ANSWERS if location.get(key) is not None]
+        if len(answers) != 1:
+            key, value, why = _one_answer(answers, _ANSWERS)
+            raise mistake(prefix + key, value, why)
+        does, target = answers[0], location[answers[0]]
+        if does == "app" and apps is not None:
+            if target not in apps:
+                raise mistake(f"{prefix}app", target, f"is not an app of gunicorn_apps. {did_you_mean(target, apps)}")
+            locations.extend(_static_locations(apps[target], location["path"]))
+        locations.append({"path": location["path"], "does": does, "target": target, "rest": _rest(does, target)})
+    _refuse_shared_paths(mistake, locations)
+    return {
+        "name": site["name"],
+        "server_names": names,
+        "canonical": names[0],
+        "aliases": names[1:],
+        "tls": site["tls"],
+        "certificate": site["certificate"] or site["name"],
+        "locations": locations,
+    }
+
+
+def _rest(does: str, target: str) -> str:
+    """Return what nginx appends to a redirect's target: the visitor's path and query, if the target has none."""
+    if does != "redirect":
+        return ""
+    parts = urlsplit(target)
+    return "" if parts.path or parts.query or parts.fragment else "$request_uri"
+
+
+def _one_answer(given: Sequence[str], possible: Sequence[str]) -> tuple[str, object, str]:
+    if given:
+        return " and ".join(given), HIDDEN, f"are given together. A {'site' if 'locations' in possible else 'location'} does one thing: keep one of them."
+    return " or ".join(possible), HIDDEN, "is missing. Say with one of them what the site does."
+
+
+def _static_locations(app: Mapping[str, t.Any], path: str) -> list[Entry]:
+    """Return the static folders of an app that is mounted at a path."""
+    base = path.rstrip("/")
+    source = layout.app_source(app["name"])
+    return [{"path": base + prefix, "does": "static", "target": f"{source}/{folder}/", "rest": ""} for prefix, folder in (app["static"] or {}).items()]
+
+
+def _refuse_shared_paths(mistake: t.Callable[[str, object, str], PorticoError], locations: Iterable[Entry]) -> None:
+    seen: set[str] = set()
+    for location in locations:
+        if location["path"] in seen:
+            raise mistake("locations", location["path"], "is the path of two locations (an app brings its static folders along). Keep one.")
+        seen.add(location["path"])
+
+
+def _refuse_shared_names(variable: str, sites: Iterable[Entry]) -> None:
+    """nginx would only warn about it and let the first site win."""
+    owner: dict[str, str] = {}
+    for site in sites:
+        for name in site["server_names"]:
+            if name in owner:
+                raise problem(variable, site["name"], "server_names", name, f'belongs to the site "{owner[name]}" already. Give it to one of the two.')
+            owner[name] = site["name"]
+
+
+def _server_name(value: str) -> str:
+    return ("*." if value.startswith("*.") else "") + formats.host_name(value.removeprefix("*."))
+
+
+def _backend(value: str) -> str:
+    """An C(http://) URL that C(proxy_pass) takes as it stands."""
+    parts = _url(value, ("http",))
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError("has a query, a fragment or a user in it. Write http://HOST:PORT, with a path at most.")
+    return value
+
+
+def _redirect(value: str) -> str:
+    _url(value, ("http", "https"))
+    return value
+
+
+def _url(value: str, schemes: Sequence[str]) -> t.Any:
+    either = " or ".join(f"{scheme}://" for scheme in schemes)
+    formats.printable(value)
+    if "$" in value or re.search(r"[\s\"\\<>^`{|}]", value):
+        raise ValueError("has a character that no URL has. Percent-encode it.")
+    try:
+        parts = urlsplit(value)
+        # Only reading the port tells whether it is a number below 65536.
+        valid = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError(f"is not a URL that begins with {either} and a host. Write it in full.")
+    if parts.hostname and ":" not in parts.hostname:
+        formats.host_name(parts.hostname, what="has a host that")
+    return parts
+
+
+_FORMATS: Mapping[str, entries.Format] = {
+    "name": formats.file_name,
+    "server_names": _server_name,
+    "certificate": formats.file_name,
+    "proxy": _backend,
+    "root": formats.absolute_path,
+    "redirect": _redirect,
+    "locations.path": formats.url_path,
+    "locations.proxy": _backend,
+    "locations.root": formats.absolute_path,
+    "locations.redirect": _redirect,
+}

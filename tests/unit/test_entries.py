@@ -1,0 +1,97 @@
+"""The walk along a list's description, and the names of the variables themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.portico.web.plugins.plugin_utils import entries, lists
+from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
+
+DESCRIBED = {
+    "name": {"type": "str", "required": True},
+    "size": {"type": "int", "default": 3},
+    "kind": {"type": "str", "choices": ["small", "large"], "default": "small"},
+    "words": {"type": "list", "elements": "str"},
+    "free": {"type": "dict"},
+    "inner": {"type": "dict", "suboptions": {"on": {"type": "bool", "default": False}, "secret": {"type": "str"}}},
+}
+
+
+def normalise(*given, **more):
+    return entries.normalise("things", list(given), DESCRIBED, **more)
+
+
+def test_an_entry_comes_back_complete():
+    assert normalise({"name": "a", "words": "one", "inner": {"on": "yes"}, "size": "4"}) == [
+        {"name": "a", "size": 4, "kind": "small", "words": ["one"], "free": None, "inner": {"on": True, "secret": None}}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"name": "a", "size": "big"}, 'things, entry "a", key "size": "big" is not a whole number.'),
+        ({"name": "a", "size": True}, 'key "size": true is not a whole number.'),
+        ({"name": "a", "size": 1.5}, 'key "size": 1.5 is not a whole number.'),
+        ({"name": "a", "kind": "smal"}, 'key "kind": "smal" is not one of its choices. Did you mean "small"?'),
+        ({"name": 7}, 'things, entry 1, key "name": 7 is a number, not text. Write it in quotes.'),
+        ({"name": "a", "words": ["x", {}]}, 'key "words[1]": {} is a dictionary, not text.'),
+        ({"name": "a", "free": ["x"]}, 'key "free": ["x"] is a list. Write keys and values below it.'),
+        ({"name": "a", "inner": {"onn": True}}, 'key "inner.onn": true is given to a key that does not exist. Did you mean "on"?'),
+        ({"name": "a", 5: "x"}, 'key "5": "x" is given to a key that does not exist.'),
+        ({"name": "a", "size": "9" * 200}, None),
+    ],
+)
+def test_a_mistake_is_told_whole(entry, message):
+    if message is None:
+        assert normalise(entry)
+        return
+    with pytest.raises(PorticoError) as error:
+        normalise(entry)
+    assert message in str(error.value)
+
+
+def test_a_secret_value_is_never_shown():
+    with pytest.raises(PorticoError) as error:
+        normalise({"name": "a", "inner": {"secret": ["hunter2"]}}, secret=["inner"])
+    assert "hunter2" not in str(error.value) and '"inner.secret"' in str(error.value)
+
+
+def test_a_long_value_is_cut():
+    assert len(entries.shown("x" * 1000)) == 80
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "letters"),
+    [("nginx_siets", "nginx_sites", 1), ("ngnix_sites", "nginx_sites", 1), ("nginx_site", "nginx_sites", 1), ("nginxsite", "nginx_sites", 2), ("abc", "abc", 0), ("nginx_users", "nginx_sites", 3)],
+)
+def test_the_distance_counts_letters(one, other, letters):
+    assert entries.distance(one, other, 2) == letters == entries.distance(other, one, 2)
+
+
+@pytest.mark.parametrize("name", ["nginx_siets", "nginx_site", "gunicorn_app", "gunicorn_aps", "certbot_certificate", "certbot_emial"])
+def test_a_variable_that_is_nearly_ours_is_refused(name):
+    with pytest.raises(PorticoError, match=name):
+        lists.refuse_near_misses([name, "hostvars"])
+
+
+@pytest.mark.parametrize("name", ["nginx_sites", "nginx_vhosts", "nginx_user", "certbot_auto_renew", "sites", "__nginx_sites"])
+def test_other_variables_are_none_of_our_business(name):
+    lists.refuse_near_misses([name])
+
+
+def test_mistakes_are_told_in_the_list_where_they_were_made():
+    variables = {"gunicorn_apps": [{"name": "shop"}], "nginx_sites": [{"nam": "x"}]}
+    with pytest.raises(PorticoError, match="gunicorn_apps"):
+        lists.check(variables)
+    with pytest.raises(PorticoError, match='nginx_sites, entry 1, key "nam"'):
+        lists.check({"nginx_sites": [{"nam": "x"}]})
+
+
+def test_documented_defaults_are_of_their_documented_types():
+    """A default that the walk itself would refuse could never be written by hand."""
+    for module, option in (("nginx_publish", "sites"), ("gunicorn_deploy", "apps"), ("certbot_certificate", "certificates")):
+        for key, described in entries.options(module, option).items():
+            assert described.get("description"), f"{module}: {key}"
+            if "default" in described:
+                assert entries._Walk("x", {}, frozenset())._value(key, None, described) is not None, f"{module}: {key}"

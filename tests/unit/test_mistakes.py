@@ -1,0 +1,87 @@
+"""Mistakes in a real play: one message, in whichever list it is, before the host is touched.
+
+Each case is a host at which nothing listens. Whoever touches it learns that it is unreachable.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+APP = {"name": "shop", "source": {"git": "https://git.example.com/shop.git", "version": "v1"}, "app": "shop.wsgi:application"}
+SITE = {"name": "shop", "server_names": ["shop.example.com"], "app": "shop"}
+CERTIFICATE = {"name": "shop", "domains": ["shop.example.com"]}
+
+MISTAKES = {
+    "key of an app": (
+        {"gunicorn_apps": [{**APP, "worker": 4}]},
+        'gunicorn_apps, entry "shop", key "worker": 4 is given to a key that does not exist. Did you mean "workers"?',
+    ),
+    "key of a site": (
+        {"nginx_sites": [{**SITE, "server_name": "shop.example.com"}]},
+        'nginx_sites, entry "shop", key "server_name": "shop.example.com" is given to a key that does not exist. Did you mean "server_names"?',
+    ),
+    "key of a certificate": (
+        {"certbot_certificates": [{**CERTIFICATE, "domain": "shop.example.com"}]},
+        'certbot_certificates, entry "shop", key "domain": "shop.example.com" is given to a key that does not exist. Did you mean "domains"?',
+    ),
+    "type in an app": ({"gunicorn_apps": [{**APP, "workers": "many"}]}, 'gunicorn_apps, entry "shop", key "workers": "many" is not a whole number.'),
+    "type in a site": ({"nginx_sites": [{**SITE, "tls": "maybe"}]}, 'nginx_sites, entry "shop", key "tls": "maybe" is neither true nor false.'),
+    "type in a certificate": (
+        {"certbot_certificates": [{**CERTIFICATE, "domains": {"shop.example.com": None}}]},
+        'certbot_certificates, entry "shop", key "domains": {"shop.example.com": null} is a dictionary, not text.',
+    ),
+    "missing in an app": ({"gunicorn_apps": [{"name": "shop", "source": APP["source"]}]}, 'gunicorn_apps, entry "shop", key "app": is missing. Every entry needs it.'),
+    "missing in a site": ({"nginx_sites": [{"name": "shop", "app": "shop"}]}, 'nginx_sites, entry "shop", key "server_names": is missing. Every entry needs it.'),
+    "missing in a certificate": ({"certbot_certificates": [{"domains": ["a.example.com"]}]}, 'certbot_certificates, entry 1, key "name": is missing. Every entry needs it.'),
+    "an app that is not there": ({"nginx_sites": [{**SITE, "app": "shpo"}]}, 'nginx_sites, entry "shop", key "app": "shpo" is not an app of gunicorn_apps. Did you mean "shop"?'),
+    "twins among apps": ({"gunicorn_apps": [APP, APP]}, 'gunicorn_apps, entry 2, key "name": "shop" is the name of entry 1 too.'),
+    "twins among sites": ({"nginx_sites": [SITE, {**SITE, "server_names": ["b.example.com"]}]}, 'nginx_sites, entry 2, key "name": "shop" is the name of entry 1 too.'),
+    "twins among certificates": ({"certbot_certificates": [CERTIFICATE, CERTIFICATE]}, 'certbot_certificates, entry 2, key "name": "shop" is the name of entry 1 too.'),
+    "a variable of sites": ({"nginx_siets": []}, 'The variable "nginx_siets" is not one of portico.web, but nearly "nginx_sites".'),
+    "a variable of apps": ({"gunicorn_aps": []}, 'The variable "gunicorn_aps" is not one of portico.web, but nearly "gunicorn_apps".'),
+    "a variable of certificates": ({"certbot_emial": "ops@example.com"}, 'The variable "certbot_emial" is not one of portico.web, but nearly "certbot_email".'),
+    "no list": ({"nginx_sites": {"shop": SITE}}, "nginx_sites is a dictionary. Make it a list"),
+    "no dictionary": ({"nginx_sites": ["shop"]}, 'nginx_sites, entry 1: "shop" is a text. Write its keys'),
+    "nothing known of a template": ({"nginx_sites": "{{ my_sites }}"}, "nginx_sites cannot be templated: "),
+    "a secret": ({"gunicorn_apps": [{**APP, "environment": {"KEY": ["hunter2"]}}]}, 'gunicorn_apps, entry "shop", key "environment'),
+    "a server of ACME": ({"certbot_server": "http://ca.example.com/dir"}, "certbot_server"),
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """Run one play with one host for each mistake, and return what each was told."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    common = {"ansible_host": "127.0.0.1", "ansible_port": 1, "gunicorn_apps": [APP], "nginx_sites": [SITE]}
+    hosts = {_host(case): {**common, **variables} for case, (variables, _message) in MISTAKES.items()}
+    (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    roles = [f"portico.web.{role}" for role in ("gunicorn", "nginx", "certbot")]
+    play = [{"name": "Try", "hosts": "all", "gather_facts": False, "become": True, "roles": roles}]
+    (folder / "play.yml").write_text(yaml.safe_dump(play))
+    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", folder / "inventory.yml", folder / "play.yml"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert "UNREACHABLE" not in run.stdout, run.stdout
+    found = re.findall(r"^fatal: \[(\S+)\]: FAILED! => (.*)$", run.stdout, re.MULTILINE)
+    return {host: json.loads(answer) for host, answer in found}, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_told_before_the_host_is_touched(told, case):
+    messages, output = told
+    assert _host(case) in messages, output
+    assert MISTAKES[case][1] in messages[_host(case)]["msg"]
+
+
+def test_a_secret_is_not_in_what_is_told(told):
+    assert "hunter2" not in told[1]
+
+
+def _host(case):
+    return case.replace(" ", "-")

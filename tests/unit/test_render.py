@@ -1,0 +1,126 @@
+"""nginx's configuration as text: read back by crossplane, a parser that others wrote."""
+
+from __future__ import annotations
+
+import re
+
+import crossplane
+import pytest
+
+from ansible_collections.portico.web.plugins.plugin_utils import render
+from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
+
+APPS = [{"name": "shop", "static": {"/static/": "staticfiles"}}]
+SITES = [
+    {"name": "shop", "server_names": ["shop.example.com", "www.shop.example.com"], "app": "shop"},
+    {"name": "old", "server_names": ["old.example.com"], "redirect": "https://shop.example.com"},
+    {"name": "files", "server_names": ["files.example.com"], "tls": False, "root": "/srv/some files"},
+    {"name": "api", "server_names": ["api.example.com"], "locations": [{"path": "/v1/", "proxy": "http://127.0.0.1:9000"}]},
+]
+BOOKWORM = render.Host((1, 22, 1), (3, 0, 17))
+TRIXIE = render.Host((1, 26, 3), (3, 5, 1))
+
+
+def published(host=TRIXIE, sites=SITES, ports=(80, 443)):
+    return render.configuration(normalise_sites(sites, APPS), APPS, host, ports)
+
+
+def parsed(text, tmp_path):
+    file = tmp_path / "a.conf"
+    file.write_text(text)
+    answer = crossplane.parse(str(file), single=True, check_ctx=False, check_args=False)
+    assert answer["status"] == "ok", answer["errors"]
+    return answer["config"][0]["parsed"]
+
+
+def directives(block, name):
+    return [each["args"] for each in block if each["directive"] == name]
+
+
+@pytest.mark.parametrize("host", [BOOKWORM, TRIXIE], ids=["bookworm", "trixie"])
+def test_every_file_is_what_nginx_reads(host, tmp_path):
+    files = published(host)
+    assert {"nginx.conf", "sites/shop.conf", "sites/old.conf", "sites/files.conf", "sites/api.conf"} <= files.keys()
+    for text in files.values():
+        parsed(text, tmp_path)
+
+
+def test_the_version_decides_how_http2_is_switched_on(tmp_path):
+    old = parsed(published(BOOKWORM)["sites/shop.conf"], tmp_path)[1]["block"]
+    new = parsed(published(TRIXIE)["sites/shop.conf"], tmp_path)[1]["block"]
+    assert ["443", "ssl", "http2"] in directives(old, "listen") and not directives(old, "http2")
+    assert ["443", "ssl"] in directives(new, "listen") and directives(new, "http2") == [["on"]]
+
+
+def test_only_an_openssl_that_knows_it_is_told_of_the_hybrid_key_exchange():
+    assert "X25519MLKEM768" not in published(BOOKWORM)["tls.conf"]
+    assert "X25519MLKEM768" in published(TRIXIE)["tls.conf"]
+
+
+def test_a_host_without_ipv6_is_not_told_to_listen_there():
+    assert not any("[::]" in text for text in published(render.Host((1, 26, 3), (3, 5, 1), ipv6=False)).values())
+
+
+def test_a_path_with_a_blank_is_one_token(tmp_path):
+    (server,) = (each for each in parsed(published()["sites/files.conf"], tmp_path) if each["directive"] == "server")
+    (location,) = (each for each in server["block"] if each["directive"] == "location")
+    assert directives(location["block"], "root") == [["/srv/some files"]]
+
+
+def test_another_port_is_in_redirects_and_listens(tmp_path):
+    files = published(ports=(8080, 8443))
+    assert "default :8443;" in files["maps.conf"]
+    assert ["8443", "ssl"] in directives(parsed(files["sites/shop.conf"], tmp_path)[1]["block"], "listen")
+
+
+def test_blocks_are_indented_as_they_are_nested():
+    for name, text in published().items():
+        depth = 0
+        for line in text.splitlines():
+            bare_line = line.strip()
+            if not bare_line or bare_line.startswith("#"):
+                continue
+            depth -= bare_line == "}"
+            assert line == "    " * depth + bare_line, f"{name}: {line!r}"
+            depth += bare_line.endswith("{")
+        assert depth == 0, name
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a.test", "a.test"),
+        (80, "80"),
+        (True, "on"),
+        (False, "off"),
+        (["a", "b c"], 'a "b c"'),
+        ("", '""'),
+        ("a; return 418", '"a; return 418"'),
+        ("a\nb", '"a\nb"'),
+        ('a"b\\', '"a\\"b\\\\"'),
+        ("#a", '"#a"'),
+        ("{a}", '"{a}"'),
+    ],
+)
+def test_a_value_becomes_one_token(value, text):
+    assert str(render.token(value)) == text
+
+
+@pytest.mark.parametrize("value", ["a$b", "a\0b", "x" * 5000, None, {"a": 1}, 1.5])
+def test_what_no_token_can_carry_is_refused(value):
+    with pytest.raises(ValueError):
+        render.token(value)
+
+
+@pytest.mark.parametrize("value", ["a b", "a;b", "", "{"])
+def test_the_middle_of_a_token_takes_no_quotes(value):
+    with pytest.raises(ValueError):
+        render.bare(value)
+
+
+def test_templates_quote_or_say_why_not():
+    """An expression that touches other text is in the middle of a token, and has to be bare (or safe)."""
+    for template in render._TEMPLATES.glob("*.j2"):
+        for before, expression, after in re.findall(r"(.?)\{\{ (.*?) \}\}(.?)", template.read_text(encoding="utf-8")):
+            alone = before in ("", " ") and after in ("", " ", ";")
+            assert alone or expression.endswith(("| bare", "| safe")) or "location.rest" in template.read_text(), f"{template.name}: {expression}"

@@ -1,0 +1,99 @@
+"""The list of sites: what people may write, and what they are told when they may not."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
+from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites, wanted_certificates
+
+APPS = [{"name": "shop", "static": {"/static/": "staticfiles"}}, {"name": "blog", "static": None}]
+
+
+def site(**keys):
+    return {"name": "shop", "server_names": ["shop.example.com"], **({} if "locations" in keys else {"app": "shop"}), **keys}
+
+
+def test_an_app_brings_its_static_folders():
+    (complete,) = normalise_sites([site(server_names=["Shop.example.com", "www.shop.example.com"])], APPS)
+    assert complete == {
+        "name": "shop",
+        "server_names": ["shop.example.com", "www.shop.example.com"],
+        "canonical": "shop.example.com",
+        "aliases": ["www.shop.example.com"],
+        "tls": True,
+        "certificate": "shop",
+        "locations": [
+            {"path": "/static/", "does": "static", "target": "/srv/portico/shop/current/source/staticfiles/", "rest": ""},
+            {"path": "/", "does": "app", "target": "shop", "rest": ""},
+        ],
+    }
+
+
+def test_an_app_below_a_path_brings_its_static_folders_there():
+    (complete,) = normalise_sites([site(locations=[{"path": "/", "root": "/srv/www"}, {"path": "/shop/", "app": "shop"}])], APPS)
+    assert [(each["path"], each["does"]) for each in complete["locations"]] == [("/", "root"), ("/shop/static/", "static"), ("/shop/", "app")]
+
+
+@pytest.mark.parametrize(
+    ("target", "rest"),
+    [("https://example.com", "$request_uri"), ("https://example.com/", ""), ("https://example.com/new?a=b", ""), ("https://example.com?a=b", "")],
+)
+def test_a_redirect_keeps_the_path_unless_it_has_one(target, rest):
+    (complete,) = normalise_sites([{"name": "old", "server_names": "old.example.com", "redirect": target}], APPS)
+    assert complete["locations"] == [{"path": "/", "does": "redirect", "target": target, "rest": rest}]
+
+
+@pytest.mark.parametrize(
+    ("sites", "message"),
+    [
+        ("shop", "nginx_sites is a text. Make it a list"),
+        ({"shop": {}}, "nginx_sites is a dictionary. Make it a list"),
+        (["shop"], 'nginx_sites, entry 1: "shop" is a text. Write its keys'),
+        ([{"server_names": ["a.test"]}], 'nginx_sites, entry 1, key "name": is missing'),
+        ([site(server_name="a.test")], 'entry "shop", key "server_name": "a.test" is given to a key that does not exist. Did you mean "server_names"?'),
+        ([site(tls="maybe")], 'entry "shop", key "tls": "maybe" is neither true nor false'),
+        ([site(server_names=None)], 'entry "shop", key "server_names": is missing'),
+        ([site(server_names=[])], 'key "server_names": [] is empty'),
+        ([site(server_names=[80])], 'key "server_names": 80 is a number, not text. Write it in quotes'),
+        ([site(server_names=["a.test; return 418"])], 'key "server_names": "a.test; return 418" is not a host name'),
+        ([site(server_names=["a.test\nreturn 418"])], "has a control character (U+000A)"),
+        ([site(server_names=["bücher.example"])], "Write xn--bcher-kva.example."),
+        ([site(server_names=["https://a.test"])], "without scheme, port or path"),
+        ([site(server_names=["*.a.test"])], "is a pattern, and the first name is the canonical one"),
+        ([site(server_names=["a.test", "A.test"])], '"a.test" stands there twice'),
+        ([site(app="shpo")], 'entry "shop", key "app": "shpo" is not an app of gunicorn_apps. Did you mean "shop"?'),
+        ([site(app="x")], '"x" is not an app of gunicorn_apps. Known are: blog, shop.'),
+        ([site(), site(server_names=["b.test"])], 'nginx_sites, entry 2, key "name": "shop" is the name of entry 1 too'),
+        ([site(), site(name="two")], 'entry "two", key "server_names": "shop.example.com" belongs to the site "shop" already'),
+        ([site(proxy="http://127.0.0.1:1")], 'key "app and proxy": are given together. A site does one thing'),
+        ([{"name": "a", "server_names": "a.test"}], 'key "app or proxy or root or redirect or locations": is missing'),
+        ([site(locations=[{"path": "/"}])], 'key "locations[0].app or proxy or root or redirect": is missing'),
+        ([site(locations=[{"path": "/x", "pxy": "http://a:1"}])], 'key "locations.pxy": "http://a:1" is given to a key that does not exist. Did you mean "proxy"?'),
+        ([site(locations=[{"path": "/a", "root": "/a"}, {"path": "/b", "root": "b"}])], 'key "locations[1].root": "b" is not an absolute path'),
+        ([site(locations=[{"path": "/", "root": "/a"}, {"path": "/", "root": "/b"}])], '"/" is the path of two locations'),
+        ([site(locations=[{"path": "/a/../b", "root": "/a"}])], '"/a/../b" is not the path of a URL'),
+        ([site(app=None, proxy="https://127.0.0.1:8000")], "is not a URL that begins with http://"),
+        ([site(app=None, proxy="http://127.0.0.1:99999")], "is not a URL that begins with http://"),
+        ([site(app=None, proxy="http://$host")], "has a character that no URL has"),
+        ([site(app=None, redirect="/elsewhere")], "is not a URL that begins with http:// or https:// and a host"),
+        ([site(app=None, root="/srv/../etc")], "is not an absolute path"),
+        ([site(name="../../etc/passwd")], "is not a name"),
+        ([site(certificate="a/b")], 'key "certificate": "a/b" is not a name'),
+    ],
+)
+def test_a_mistake_names_entry_key_value_and_cure(sites, message):
+    with pytest.raises(PorticoError) as error:
+        normalise_sites(sites, APPS)
+    assert message in str(error.value)
+
+
+def test_sites_want_a_certificate_each_or_share_one():
+    assert wanted_certificates(
+        [
+            site(server_names=["a.test", "www.a.test"]),
+            site(name="plain", server_names=["b.test"], tls=False),
+            site(name="one", server_names=["c.test"], certificate="both"),
+            site(name="two", server_names=["d.test"], certificate="both"),
+        ]
+    ) == [{"name": "shop", "domains": ["a.test", "www.a.test"]}, {"name": "both", "domains": ["c.test", "d.test"]}]
