@@ -20,7 +20,7 @@ class ActionModule(PorticoAction):
         if args:
             raise PorticoError(f"portico.web.check takes no options, but was given {', '.join(args)}.")
         lists.refuse_near_misses(task_vars)
-        return {"changed": False, "checked": lists.check(_Templated(task_vars, self._templar))}
+        return {"changed": False, "checked": lists.check(_Templated(task_vars, self._templar), self._loader.path_dwim)}
 
 
 class _Templated(dict):

@@ -1,2 +1,240 @@
-def normalise_apps(entries, variable="gunicorn_apps"):
-    return []
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The list of apps: from what people write to complete objects, and from those to what a host is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import stat
+import tarfile
+import typing as t
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ansible_collections.portico.web.plugins.module_utils import layout
+from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
+from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, did_you_mean, problem
+
+GUNICORN = "gunicorn==27.0.1"
+"""What is installed beside requirements that bring no gunicorn."""
+
+_TEMPLATES = Path(__file__).parents[2] / "roles" / "gunicorn" / "templates"
+_LEFT_BEHIND = frozenset((".git", ".hg", ".svn", ".venv", "venv", "__pycache__", "node_modules", ".pytest_cache", ".mypy_cache", ".tox"))
+
+Entry = dict[str, t.Any]
+
+
+def normalise_apps(apps: object, variable: str = "gunicorn_apps") -> list[Entry]:
+    """Return the apps complete and checked, as M(portico.web.gunicorn_deploy) describes them.
+
+    :raises PorticoError: at the first mistake; it shows no value of an environment.
+    """
+    described = entries.options("gunicorn_deploy", "apps")
+    complete = entries.normalise(variable, apps, described, _FORMATS, secret=["environment"])
+    for app in complete:
+        _check_source(variable, app)
+    return complete
+
+
+def check_folders(apps: list[Entry], resolve: Callable[[str], str], variable: str = "gunicorn_apps") -> None:
+    """Refuse a source folder that the controller does not have, or that lacks its requirements.
+
+    :param resolve: makes a path absolute that was written beside the playbook.
+    """
+    for app in apps:
+        path = app["source"]["path"]
+        if path is None:
+            continue
+        folder = resolve(path)
+        if not os.path.isdir(folder):
+            raise problem(variable, app["name"], "source.path", path, f"is not a folder on the controller (looked for {folder}).")
+        if not os.path.isfile(os.path.join(folder, app["requirements"])):
+            known = [each for each in os.listdir(folder) if each.endswith((".txt", ".in"))]
+            raise problem(variable, app["name"], "requirements", app["requirements"], f"is not a file in {folder}. {did_you_mean(app['requirements'], known)}")
+
+
+def folder_digest(folder: str) -> str:
+    """Return the fingerprint of a folder: of every path, its kind, whether it is executable, and its content."""
+    total = hashlib.sha256()
+    for path, relative in _contents(folder):
+        executable = bool(os.lstat(path).st_mode & stat.S_IXUSR)
+        if os.path.islink(path):
+            content = os.readlink(path).encode()
+        elif os.path.isdir(path):
+            content = b""
+        else:
+            content = Path(path).read_bytes()
+        kind = "link" if os.path.islink(path) else "folder" if os.path.isdir(path) else "program" if executable else "file"
+        total.update(f"{relative}\0{kind}\0{len(content)}\0".encode())
+        total.update(content)
+    return total.hexdigest()
+
+
+def pack(folder: str, archive: str) -> None:
+    """Write a folder into a tar file, without what development leaves in it."""
+    with tarfile.open(archive, "w:gz", compresslevel=6) as tar:
+        for path, relative in _contents(folder):
+            tar.add(path, arcname=relative, recursive=False)
+
+
+def release_id(app: Entry, source: str, python: str) -> str:
+    """Return the identifier of the release that these make: the same again for the same.
+
+    :param source: the fingerprint of a folder, or a commit.
+    :param python: the version of the host's Python.
+    """
+    parts = [source, python, GUNICORN, app["requirements"], app["before_traffic"], sorted(app["static"].items())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def host_files(app: Entry, socket_user: str) -> dict[str, str]:
+    """Return the files of an app that are no secret, path on the host to text: its units and gunicorn's settings."""
+    unit = layout.app_unit(app["name"])
+    values = {
+        "app": app,
+        "unit": unit,
+        "home": layout.app_home(app["name"]),
+        "state": layout.app_state(app["name"]),
+        "socket": layout.app_socket(app["name"]),
+        "socket_user": socket_user,
+        "settings": f"{layout.APP_SETTINGS}/{app['name']}",
+    }
+    return {
+        f"/etc/systemd/system/{unit}.socket": _templates().get_template("app.socket.j2").render(values),
+        f"/etc/systemd/system/{unit}.service": _templates().get_template("app.service.j2").render(values),
+        f"{layout.APP_SETTINGS}/{app['name']}.conf.py": _templates().get_template("gunicorn.conf.py.j2").render(values),
+    }
+
+
+def environment_file(environment: Mapping[str, str]) -> str:
+    """Return environment variables as systemd reads them back, byte for byte.
+
+    Inside double quotes a backslash keeps C("), C(\\), C($) and C(`) from their meaning, and a newline is a newline
+    (systemd.exec(5), EnvironmentFile=).
+    """
+    escaped = {name: re.sub(r'(["\\$`])', r"\\\1", value) for name, value in sorted(environment.items())}
+    return "".join(f'{name}="{value}"\n' for name, value in escaped.items())
+
+
+def _contents(folder: str) -> Iterator[tuple[str, str]]:
+    """Walk a folder in an order that is always the same."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(each for each in folders if each not in _LEFT_BEHIND)
+        for name in sorted([*folders, *names]):
+            if not name.endswith((".pyc", ".pyo")):
+                path = os.path.join(parent, name)
+                yield path, os.path.relpath(path, folder)
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    # Units and Python are not HTML: every value in them is a checked name or number, or goes through tojson.
+    return Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True)
+
+
+def _check_source(variable: str, app: Entry) -> None:
+    source = app["source"]
+    given = [key for key in ("path", "git") if source[key] is not None]
+    if not given:
+        raise problem(variable, app["name"], "source.path or source.git", HIDDEN, "is missing. Say where the app comes from.")
+    if len(given) == 2:
+        raise problem(variable, app["name"], "source.path and source.git", HIDDEN, "are given together. Keep one of them.")
+    if given == ["git"] and source["version"] is None:
+        raise problem(variable, app["name"], "source.version", HIDDEN, "is missing. Name the branch, tag or commit to deploy.")
+    if given == ["path"] and source["version"] is not None:
+        raise problem(variable, app["name"], "source.version", source["version"], "has no meaning for a folder. Take it out.")
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,22}[a-z0-9])?", value):
+        raise ValueError("is not an app's name. Use small letters, digits and hyphens; begin with a letter; at most 24.")
+    return value
+
+
+def _callable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(\))?", value, re.ASCII):
+        raise ValueError("is not what gunicorn can run. Write module:callable, such as shop.wsgi:application.")
+    return value
+
+
+def _static(value: dict[t.Any, t.Any]) -> dict[str, str]:
+    mounts = {}
+    for prefix, folder in value.items():
+        for each in (prefix, folder):
+            if not isinstance(each, str):
+                raise ValueError("has something in it that is not text. Write paths and folders, such as {/static/: staticfiles}.")
+        try:
+            formats.url_path(prefix)
+            mounts[prefix] = formats.relative_path(folder)
+        except ValueError as error:
+            raise ValueError(f"does not fit at {prefix!r}: it {error}") from error
+        if not prefix.endswith("/") or prefix == "/":
+            raise ValueError(f"does not fit at {prefix!r}: begin and end it with a slash, with a name between them.")
+    return mounts
+
+
+def _environment(value: dict[t.Any, t.Any]) -> dict[str, str]:
+    variables = {}
+    for name, content in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(f"has the name {name!r}, which no environment variable can have. Use letters, digits and underscores.")
+        if isinstance(content, bool) or not isinstance(content, (str, int, float)):
+            raise ValueError(f"has a value for {name} that is not text. Write it in quotes.")
+        text = str(content)
+        if re.search(r"[^\n\t\x20-\U0010ffff]|\x7f|[\ud800-\udfff]", text):
+            raise ValueError(f"has a control character in the value of {name}, which systemd does not carry. Take it out, or encode it.")
+        variables[name] = text
+    return variables
+
+
+def _command(value: str) -> str:
+    formats.printable(value)
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"is not a command: {error}.") from error
+    if not words:
+        raise ValueError("is empty. Write a command, or take the line out.")
+    return value
+
+
+def _positive(value: int) -> int:
+    if value < 1:
+        raise ValueError("is too little. Write 1 or more.")
+    return value
+
+
+def _repository(value: str) -> str:
+    formats.printable(value)
+    if not re.match(r"(https?|ssh|git|file)://\S+$|[\w.-]+@[\w.-]+:\S+$", value) or value.startswith("-"):
+        raise ValueError("is not the URL of a repository. Write https://..., ssh://... or user@host:path.")
+    return value
+
+
+def _version(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*", value) or ".." in value:
+        raise ValueError("is not a branch, tag or commit.")
+    return value
+
+
+_FORMATS: Mapping[str, entries.Format] = {
+    "name": _name,
+    "source.git": _repository,
+    "source.version": _version,
+    "app": _callable,
+    "static": _static,
+    "requirements": formats.relative_path,
+    "python": formats.absolute_path,
+    "environment": _environment,
+    "before_traffic": _command,
+    "workers": _positive,
+    "threads": _positive,
+    "timeout": _positive,
+}

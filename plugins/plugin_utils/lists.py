@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,10 +46,11 @@ def refuse_near_misses(names: Iterable[str]) -> None:
             )
 
 
-def check(variables: Mapping[str, t.Any]) -> list[str]:
+def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str]) -> list[str]:
     """Check the lists that are there, each alone and against the others.
 
     :param variables: the play's variables; looking one up templates it.
+    :param resolve: makes a path on the controller absolute that was written beside the playbook.
     :returns: the names of those that were there.
     :raises PorticoError: at the first mistake.
     """
@@ -59,6 +60,7 @@ def check(variables: Mapping[str, t.Any]) -> list[str]:
     for name in ("gunicorn_apps", "nginx_apps"):
         if name in variables:
             known_apps = apps.normalise_apps(variables[name], variable=name)
+            apps.check_folders(known_apps, resolve, variable=name)
     if "nginx_sites" in variables:
         if not {"gunicorn_apps", "nginx_apps"} & set(checked):
             known_apps = []

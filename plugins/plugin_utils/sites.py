@@ -43,6 +43,8 @@ def wanted_certificates(sites: object) -> list[dict[str, t.Any]]:
     wanted: dict[str, list[str]] = {}
     for site in normalise_sites(sites, apps=None):
         if site["tls"]:
+            for pattern in (name for name in site["server_names"] if name.startswith("*.")):
+                raise problem("nginx_sites", site["name"], "server_names", pattern, "needs a certificate that is only given through DNS, which Portico does not ask yet. Write each name in full, or set tls to false.")
             domains = wanted.setdefault(site["certificate"], [])
             domains.extend(name for name in site["server_names"] if name not in domains)
     return [{"name": name, "domains": domains} for name, domains in wanted.items()]

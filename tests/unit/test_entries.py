@@ -83,9 +83,9 @@ def test_other_variables_are_none_of_our_business(name):
 def test_mistakes_are_told_in_the_list_where_they_were_made():
     variables = {"gunicorn_apps": [{"name": "shop"}], "nginx_sites": [{"nam": "x"}]}
     with pytest.raises(PorticoError, match="gunicorn_apps"):
-        lists.check(variables)
+        lists.check(variables, str)
     with pytest.raises(PorticoError, match='nginx_sites, entry 1, key "nam"'):
-        lists.check({"nginx_sites": [{"nam": "x"}]})
+        lists.check({"nginx_sites": [{"nam": "x"}]}, str)
 
 
 def test_documented_defaults_are_of_their_documented_types():

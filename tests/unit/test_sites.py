@@ -97,3 +97,10 @@ def test_sites_want_a_certificate_each_or_share_one():
             site(name="two", server_names=["d.test"], certificate="both"),
         ]
     ) == [{"name": "shop", "domains": ["a.test", "www.a.test"]}, {"name": "both", "domains": ["c.test", "d.test"]}]
+
+
+def test_a_pattern_among_the_names_of_a_site_with_tls_is_refused():
+    patterns = [site(server_names=["a.test", "*.a.test"])]
+    with pytest.raises(PorticoError, match=r'nginx_sites, entry "shop", key "server_names": "\*\.a\.test" needs a certificate'):
+        wanted_certificates(patterns)
+    assert wanted_certificates([patterns[0] | {"tls": False}]) == []

@@ -140,7 +140,7 @@ def test_nginx_was_never_restarted(host):
     """The certificate came while the same master ran that had served the placeholder."""
     master = int(host.file("/run/nginx.pid").content_string)
     assert host.file("/var/lib/portico/placeholder/fullchain.pem").mtime < host.file("/var/lib/portico/lineages/guestbook/transport.conf").mtime
-    started = host.check_output("stat --format %%Y /proc/%d", master)
+    started = host.check_output("stat --format %%Y %s", f"/proc/{master}")
     assert int(started) <= host.file("/var/lib/portico/placeholder/fullchain.pem").mtime.timestamp()
 
 

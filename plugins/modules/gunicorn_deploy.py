@@ -1,0 +1,157 @@
+#!/usr/bin/python
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gunicorn_deploy
+short_description: Deploy Python web applications with gunicorn, all apps in one step
+version_added: 0.1.0
+author: Contributors to the Portico project (@portico)
+description:
+  - Asks the host once what runs there, and sends an app only if something of it differs. An unchanged run is one
+    remote call, however many apps there are.
+  - A release is a directory that is never edited, C(/srv/portico/NAME/releases/ID). The link C(current) names the
+    live one. Its virtual environment is addressed by what went into it, and used again by the next release.
+  - systemd listens at C(/run/portico/NAME.sock) for as long as the app is there, so that a restart refuses nobody.
+  - Each app runs as the user C(portico-NAME), confined to its state directory C(/var/lib/portico/apps/NAME), which
+    it finds in the environment variable E(STATE_DIRECTORY).
+  - An app that is no longer in the list is left as it is.
+options:
+  apps:
+    description: The apps of this host.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description:
+          - What this app is called in messages, paths, units and sites.
+          - Small letters, digits and hyphens, beginning with a letter; at most 24 of them.
+        type: str
+        required: true
+      source:
+        description: Where the app comes from; either O(apps[].source.path) or O(apps[].source.git).
+        type: dict
+        required: true
+        suboptions:
+          path:
+            description:
+              - A folder on the controller, absolute or beside the playbook.
+              - What version control, editors and Python leave in it (C(.git), C(.venv), C(__pycache__) and the like)
+                stays behind.
+            type: str
+          git:
+            description: The URL of a git repository that the host can read.
+            type: str
+          version:
+            description: With O(apps[].source.git), the branch, tag or full commit to deploy.
+            type: str
+      app:
+        description: What gunicorn runs, as V(shop.wsgi:application).
+        type: str
+        required: true
+      static:
+        description:
+          - Folders inside the source that nginx serves itself, each under the path that leads to it, which begins and
+            ends with a slash. V(/static/) for C(staticfiles) is what Django's C(collectstatic) is used with.
+          - Everybody on the host can read them. The rest of the source is read by the app's user alone.
+        type: dict
+        default: {}
+      requirements:
+        description: The requirements file inside the source. gunicorn is added where it does not name it.
+        type: str
+        default: requirements.txt
+      python:
+        description: The Python on the host that the virtual environment is made with.
+        type: str
+        default: /usr/bin/python3
+      environment:
+        description:
+          - Environment variables of the app. They are never shown, and reach it in a file that only root reads.
+          - Values are text; a number is taken for its text.
+        type: dict
+        default: {}
+      before_traffic:
+        description:
+          - Commands that are run in a new release before it takes traffic, such as a migration of the database.
+          - They run in the release's source and environment, as the app's user and as confined as the app. The source
+            can be written while they run, and is sealed afterwards. If one fails, the old release stays.
+        type: list
+        elements: str
+        default: []
+      workers:
+        description: How many processes answer requests.
+        type: int
+        default: 2
+      threads:
+        description: How many requests each of them answers at a time.
+        type: int
+        default: 4
+      timeout:
+        description: After how many seconds of silence a worker is replaced.
+        type: int
+        default: 30
+  socket_user:
+    description: The user that may connect to the apps' sockets, which is the one that nginx's workers run as.
+    type: str
+    default: www-data
+attributes:
+  check_mode:
+    support: full
+    description: It says which apps would get a new release or new settings, and touches nothing.
+  diff_mode:
+    support: full
+    description: A diff for each unit and configuration file that would change; never for the environment.
+  idempotence:
+    support: full
+    description: An app that runs as described is left alone.
+notes:
+  - This is an action plugin over M(portico.web.gunicorn_release), which is what runs on the host.
+seealso:
+  - module: portico.web.gunicorn_release
+  - module: portico.web.nginx_publish
+"""
+
+EXAMPLES = r"""
+- name: Deploy a Django project that lies beside the playbook
+  portico.web.gunicorn_deploy:
+    apps:
+      - name: shop
+        source: {path: shop}
+        app: shop.wsgi:application
+        static: {/static/: staticfiles}
+        before_traffic:
+          - python manage.py migrate --noinput
+          - python manage.py collectstatic --noinput
+        environment:
+          SECRET_KEY: "{{ vault_shop_secret_key }}"
+
+- name: Deploy a tag of a repository
+  portico.web.gunicorn_deploy:
+    apps:
+      - name: blog
+        source: {git: "https://git.example.com/blog.git", version: v1.4.2}
+        app: blog:app
+"""
+
+RETURN = r"""
+apps:
+  description: The apps that differed.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The app's name.
+      type: str
+    release:
+      description: The identifier of its live release.
+      type: str
+    reasons:
+      description: What differed.
+      type: list
+      elements: str
+  sample: [{name: shop, release: 4f0c2a9be1d37f55, reasons: [another release]}]
+"""
