@@ -156,7 +156,7 @@ _UNVERIFIED = re.compile(r"CERTIFICATE_VERIFY_FAILED\]?[^\n:]*:\s*(?P<why>[^\n(]
 _NO_ANSWER = [
     re.compile(pattern)
     for pattern in (
-        r"Failed to establish a new connection: (?:\[Errno -?\d+\] )?(?P<why>[^'\")\n]+)",
+        r"Failed to establish a new connection: (?:\[Errno -?\d+\] )?(?P<why>[^{'\")\n]+)",
         r"Failed to resolve '[^'\n]*' \((?:\[Errno -?\d+\] )?(?P<why>[^)\n]+)\)",
         r"Requesting \S+: ?(?P<why>[^\n]+)",
         r"(?P<why>Read timed out)",

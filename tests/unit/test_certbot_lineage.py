@@ -275,6 +275,12 @@ def unexpected(words):
             "",
             f"{SERVER} does not answer: TLS/SSL connection has been closed",
         ),
+        (
+            unexpected("ValueError: Requesting acme/dir: Connection refused"),
+            # The log has a traceback, and that quotes the source.
+            '        self, f"Failed to establish a new connection: {e}"\n    ) from e\n',
+            f"{SERVER} does not answer: Connection refused",
+        ),
         (unexpected("OSError: [Errno 28] No space left on device"), "", "OSError: [Errno 28] No space left on device"),
         (f"Saving debug log to x\nlive directory exists for shop\n{HELP}", "", "live directory exists for shop"),
         ("", "", "certbot did not say why"),
