@@ -27,6 +27,7 @@ test: environment ## every check that a change must pass: lint, unit, molecule
 
 .PHONY: test-all
 test-all: test ## the same, and whatever takes long
+	@PORTICO_HOSTILE_VALUES=10000 pytest tests/unit/test_injection.py
 
 .PHONY: lint
 lint: environment ## yamllint, and ansible-lint with its profile for production

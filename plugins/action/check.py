@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.portico.web.plugins.plugin_utils import lists
-from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction
+from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction, Templated
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 
 
@@ -20,24 +20,4 @@ class ActionModule(PorticoAction):
         if args:
             raise PorticoError(f"portico.web.check takes no options, but was given {', '.join(args)}.")
         lists.refuse_near_misses(task_vars)
-        return {"changed": False, "checked": lists.check(_Templated(task_vars, self._templar), self._loader.path_dwim)}
-
-
-class _Templated(dict):
-    """The play's variables; those that are looked at are templated at that moment, and no others."""
-
-    def __init__(self, variables: dict[str, t.Any], templar: t.Any) -> None:
-        super().__init__(variables)
-        self._templar = templar
-
-    def __getitem__(self, name: str) -> t.Any:
-        try:
-            return self._templar.template(super().__getitem__(name))
-        except KeyError:
-            raise
-        except Exception as error:
-            # Whatever a template can raise: the name of the variable is what the person needs beside it.
-            raise PorticoError(f"{name} cannot be templated: {error}") from error
-
-    def get(self, name: str, default: t.Any = None) -> t.Any:
-        return self[name] if name in self else default
+        return {"changed": False, "checked": lists.check(Templated(task_vars, self._templar), self._loader.path_dwim)}

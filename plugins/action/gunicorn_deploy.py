@@ -8,7 +8,7 @@ import os
 import tempfile
 import typing as t
 
-from ansible_collections.portico.web.plugins.module_utils.generation import digest
+from ansible_collections.portico.web.plugins.module_utils.files import digest
 from ansible_collections.portico.web.plugins.plugin_utils import apps, entries
 from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem

@@ -6,9 +6,16 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.portico.web.plugins.module_utils.generation import changed_files, differences, digest
+from ansible_collections.portico.web.plugins.module_utils.generation import differences, digests, files_of, pack, with_part
 from ansible_collections.portico.web.plugins.plugin_utils import apps, entries, render, sites
-from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction
+from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction, Templated, diffs
+from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem
+
+_TURNS = 5
+"""How often another run may come between our question and our order."""
+
+Options = dict[str, t.Any]
+State = dict[str, t.Any]
 
 
 class ActionModule(PorticoAction):
@@ -16,29 +23,127 @@ class ActionModule(PorticoAction):
 
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         options = entries.arguments("nginx_publish", args)
+        if options["state"] == "absent":
+            options["sites"] = []
         known_apps = apps.normalise_apps(options["apps"])
         wanted_sites = sites.normalise_sites(options["sites"], known_apps)
-        certificates = sorted({site["certificate"] for site in wanted_sites if site["tls"]})
+        sites.check_templates(wanted_sites, self._loader.path_dwim)
+        sites.check_http_level(options["extra_config"])
+        for _turn in range(_TURNS):
+            state = self._state(options, task_vars)
+            _refuse_to_take_over(state)
+            _refuse_shared(state, options["scope"], wanted_sites)
+            settings, owner = _settings(state, options)
+            host = _host(state)
+            base = render.base(settings, host)
+            own = render.site_files(wanted_sites, known_apps, host, settings, Templated(task_vars, self._templar), self._loader.path_dwim)
+            part = {
+                "sites": {site["name"]: site["server_names"] for site in wanted_sites},
+                "certificates": sorted({site["certificate"] for site in wanted_sites if site["tls"]}),
+                "files": digests(own),
+            }
+            once = {"owner": owner, "settings": settings if owner else {}, "files": digests(base)}
+            order = {"host": once, "part": part if options["state"] == "present" else None}
+            answer = self._publish(options, state, order, {**base, **own}, task_vars)
+            if not answer.get("stale"):
+                return self._result(answer, state)
+        raise PorticoError(f"Other runs published to this host {_TURNS} times between the question and the order of this one. Run it again when they are done.")
 
-        state = self._ask("nginx_generation", {"state": "asked"}, task_vars)
-        files = render.configuration(wanted_sites, known_apps, _host(state), (options["http_port"], options["https_port"]))
-        digests = {path: digest(text) for path, text in files.items()}
-        if not differences(state, digests, certificates):
+    def _state(self, options: Options, task_vars: dict[str, t.Any]) -> State:
+        """Ask the host, and install what it lacks: the one thing that is not a transaction."""
+        question = {"state": "asked", "packages": options["packages"]}
+        state = self._ask("nginx_generation", question, task_vars)
+        self._installed = state["missing"] if options["state"] == "present" else []
+        if self._installed and not self._task.check_mode:
+            order = {"name": self._installed, "update_cache": True, "install_recommends": False}
+            self._run_module("ansible.builtin.apt", order, task_vars)
+            state = self._ask("nginx_generation", question, task_vars)
+        return state
+
+    def _publish(self, options: Options, state: State, order: dict[str, t.Any], texts: dict[str, str], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        scope = options["scope"]
+        wanted = with_part(state["manifest"], scope, order["host"], order["part"])
+        common = {"scope": scope, "holder": self._who(task_vars)}
+        if options["state"] == "absent" and not wanted["scopes"]:
+            return self._ask("nginx_generation", {"state": "absent", **common}, task_vars)
+        if not differences(state, wanted, scope):
             return {"changed": False, "generation": state["generation"]}
+        # What the host has already, byte for byte, is not sent again.
+        there = {path: known for path, known in files_of(state["manifest"]).items() if path not in state["drifted"]}
+        news = {path: text for path, text in texts.items() if there.get(path) != files_of(wanted)[path]}
+        return self._ask("nginx_generation", {"state": "published", "based_on": state["generation"], "texts": pack(news), **order, **common}, task_vars)
 
-        answer = self._ask("nginx_generation", {"state": "published", "files": files, "certificates": certificates}, task_vars)
-        result = {"changed": answer["changed"], "generation": answer["generation"], "tested": answer["tested"]}
-        result["files"] = changed_files(state["files"], digests)
-        if self._task.diff:
-            result["diff"] = [_diff(path, state["texts"], files) for path in result["files"]]
+    def _result(self, answer: dict[str, t.Any], state: State) -> dict[str, t.Any]:
+        result = {key: answer[key] for key in ("changed", "generation", "tested", "files", "waited_for") if key in answer}
+        result["changed"] = answer["changed"] or bool(self._installed)
+        if self._installed:
+            result["packages"] = self._installed
+        result["warnings"] = _warnings(state, answer)
+        if self._task.diff and answer["changed"]:
+            result["diff"] = diffs(answer)
         return result
 
 
-def _host(state: dict[str, t.Any]) -> render.Host:
+def _settings(state: State, options: Options) -> tuple[dict[str, t.Any], str | None]:
+    """Return the http level's settings and the scope that they belong to: whoever set one that is not the default.
+
+    :raises PorticoError: when two scopes set them.
+    """
+    described = entries.options("nginx_publish")
+    defaults = {key: described[key]["default"] for key in render.SETTINGS}
+    own = {key: options[key] for key in defaults} if options["state"] == "present" else defaults
+    there = state["manifest"]["host"]
+    if own == defaults:
+        if there["owner"] in (None, options["scope"]):
+            return defaults, None
+        return {**defaults, **there["settings"]}, there["owner"]
+    if there["owner"] not in (None, options["scope"]):
+        different = next(key for key in defaults if own[key] != defaults[key])
+        raise PorticoError(
+            f'nginx_{different}: what nginx has once for the whole host is set by the scope "{there["owner"]}" already, and "{options["scope"]}" sets it too. '
+            "Set it in one of the two."
+        )
+    return own, options["scope"]
+
+
+def _refuse_to_take_over(state: State) -> None:
+    """Refuse a host on which somebody wrote an nginx.conf that does more than the packaged one."""
+    lost = state["strangers"]["main"]
+    if lost and not state["entered"]:
+        raise PorticoError(
+            f"/etc/nginx/nginx.conf of this host says what no other file says: {', '.join(lost)}. Portico puts its own in its place. "
+            "Move these lines to a file in /etc/nginx/conf.d (http level) or /etc/nginx/modules-enabled (outside of it), so that they go on."
+        )
+
+
+def _refuse_shared(state: State, scope: str, wanted: list[dict[str, t.Any]]) -> None:
+    """Refuse what another scope has on the host already: a site's name, or a name that it answers to."""
+    others = {name: part["sites"] for name, part in state["manifest"]["scopes"].items() if name != scope}
+    for site in wanted:
+        for other, their_sites in others.items():
+            if site["name"] in their_sites:
+                raise problem("nginx_sites", site["name"], "name", site["name"], f'is a site of the scope "{other}" on this host. Choose another name.')
+            for theirs, names in their_sites.items():
+                for name in set(site["server_names"]) & set(names):
+                    why = f'belongs to the site "{theirs}" of the scope "{other}" on this host. Give it to one of the two.'
+                    raise problem("nginx_sites", site["name"], "server_names", name, why)
+
+
+def _warnings(state: State, answer: dict[str, t.Any]) -> list[str]:
+    found = []
+    if state["certbot_edits"]:
+        lineages = ", ".join(state["certbot_edits"])
+        found.append(f"certbot is set to edit nginx's files for {lineages}. It would edit published ones too, which the next run puts right. Give it the webroot plugin.")
+    if answer["changed"]:
+        for address, path in state["strangers"]["default_servers"].items():
+            found.append(f"/etc/nginx/{path} has the default server at {address}, so it answers there for names that no site has.")
+        for name in sorted(state["strangers"]["directives"].keys() & render.once_at_http_level()):
+            found.append(f"/etc/nginx/{state['strangers']['directives'][name]} says {name} at the http level, so it counts instead of Portico's.")
+    return found
+
+
+def _host(state: State) -> render.Host:
+    theirs = {"taken_listens": tuple(state["strangers"]["default_servers"]), "taken_directives": tuple(state["strangers"]["directives"])}
     if not state["installed"]:
-        return render.Host(ipv6=state["ipv6"])
-    return render.Host(tuple(state["version"]), tuple(state["openssl"]), state["ipv6"])
-
-
-def _diff(path: str, before: dict[str, str], after: dict[str, str]) -> dict[str, str]:
-    return {"before_header": path, "after_header": path, "before": before.get(path, ""), "after": after.get(path, "")}
+        return render.Host(ipv6=state["ipv6"], **theirs)
+    return render.Host(tuple(state["version"]), tuple(state["openssl"]), state["ipv6"], **theirs)

@@ -1,44 +1,101 @@
 # Copyright: Contributors to the Portico project
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the controller and the host must agree on about a generation of nginx's configuration."""
+"""What the controller and the host must agree on about a generation of nginx's configuration.
+
+A generation is described by its manifest: C(host) is the part that there is once, with the settings it was made of
+and the scope that set them; C(scopes) has, for each scope, its C(sites) (name to server names), the C(certificates)
+they refer to and C(files), path inside the generation to digest.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import base64
+import json
 import typing as t
+import zlib
 from collections.abc import Iterable, Mapping
 
+from ansible_collections.portico.web.plugins.module_utils.files import digest
 
-def digest(text: str) -> str:
-    """Return the fingerprint of a published file's text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+FORMAT = 1
+MANIFEST = "manifest.json"
+MARKER = "marker.conf"
+CERTIFICATES = "certificates"
+NOT_CARRIED = (MANIFEST, MARKER, CERTIFICATES)
+"""What every generation makes anew."""
 
-
-def changed_files(live: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """Return the paths that are new, gone or different, in order.
-
-    :param live: path -> digest of what is live.
-    :param wanted: path -> digest of what is wanted.
-    """
-    return sorted(path for path in live.keys() | wanted.keys() if live.get(path) != wanted.get(path))
+Part = dict[str, t.Any]
+Manifest = dict[str, t.Any]
 
 
-def differences(state: Mapping[str, t.Any], wanted: Mapping[str, str], certificates: Iterable[str]) -> list[str]:
-    """Return what keeps a host from serving the wanted configuration, a phrase each; nothing means unchanged.
+def digests(files: Mapping[str, str]) -> dict[str, str]:
+    return {path: digest(text) for path, text in files.items()}
+
+
+def pack(texts: Mapping[str, str]) -> str:
+    """Return files as one word; a thousand sites take some ten kilobytes."""
+    return base64.b64encode(zlib.compress(json.dumps(texts).encode(), 6)).decode()
+
+
+def unpack(packed: str) -> dict[str, str]:
+    return json.loads(zlib.decompress(base64.b64decode(packed))) if packed else {}
+
+
+def no_manifest() -> Manifest:
+    """Return the manifest of a host that nothing was published to."""
+    return {"format": FORMAT, "host": {"owner": None, "settings": {}, "files": {}}, "scopes": {}}
+
+
+def files_of(manifest: Manifest) -> dict[str, str]:
+    """Return all files of a generation, path to digest."""
+    found = dict(manifest["host"]["files"])
+    for part in manifest["scopes"].values():
+        found.update(part["files"])
+    return found
+
+
+def certificates_of(manifest: Manifest) -> list[str]:
+    """Return the names of the certificates that a generation refers to."""
+    return sorted({name for part in manifest["scopes"].values() for name in part["certificates"]})
+
+
+def with_part(manifest: Manifest, scope: str, host: Part, part: Part | None) -> Manifest:
+    """Return a manifest in which one scope is replaced, or gone. The others are carried over."""
+    scopes = {name: each for name, each in manifest["scopes"].items() if name != scope}
+    if part is not None:
+        scopes[scope] = part
+    return {"format": FORMAT, "host": host, "scopes": dict(sorted(scopes.items()))}
+
+
+def changed_files(before: Manifest, after: Manifest, drifted: Iterable[str] = ()) -> list[str]:
+    """Return the paths that are new, gone or different, in order; drifted ones that stay are different too."""
+    live, wanted = files_of(before), files_of(after)
+    return sorted({path for path in live.keys() | wanted.keys() if live.get(path) != wanted.get(path)} | (set(drifted) & wanted.keys()))
+
+
+def differences(state: Mapping[str, t.Any], wanted: Manifest, scope: str) -> list[str]:
+    """Return what keeps a host from serving the wanted manifest, a phrase each; nothing means unchanged.
+
+    A file of another scope that was edited is that scope's business.
 
     :param state: what M(portico.web.nginx_generation) says of the host.
     """
-    found = [f"{path} differs" for path in changed_files(state["files"], wanted)]
-    missing = sorted(set(certificates) - set(state["certificates"]))
+    own = wanted["host"]["files"].keys() | wanted["scopes"].get(scope, {"files": {}})["files"].keys()
+    found = [f"{path} differs" for path in changed_files(state["manifest"], wanted, set(state["drifted"]) & own)]
+    if not found and state["manifest"] != wanted:
+        found.append("the manifest differs")
+    missing = sorted(set(certificates_of(wanted)) - set(state["certificates"]))
     found += [f"the certificate {name} has neither a lineage nor a placeholder" for name in missing]
-    if not state["installed"]:
-        found.append("nginx is not installed")
-    if not state["entered"]:
-        found.append("nginx.conf is not the published one")
+    phrases = {
+        "installed": "nginx is not installed",
+        "entered": "nginx.conf is not the published one",
+        "fitted": "nginx's unit lacks what portico.web adds",
+        "active": "nginx does not run",
+        "enabled": "nginx does not start with the host",
+    }
+    found += [phrase for key, phrase in phrases.items() if not state[key]]
     if state["default_site"]:
         found.append("the distribution's default site is switched on")
-    if not state["active"]:
-        found.append("nginx does not run")
-    if not state["enabled"]:
-        found.append("nginx does not start with the host")
+    if state["installed"] and state["active"] and state["serving"] != state["generation"]:
+        found.append("nginx runs another generation than the live one")
     return found

@@ -15,6 +15,10 @@ PLACEHOLDER = STATE + "/placeholder"
 CERTIFICATES = STATE + "/certificates"
 LINEAGES = STATE + "/lineages"
 NGINX = STATE + "/nginx"
+NGINX_RUN = "/run/portico-nginx"
+NGINX_SOCKET = NGINX_RUN + "/generation.sock"
+NGINX_SCOPE = "main"
+"""The scope of a play that names none."""
 
 CERTIFICATE_FILE = "fullchain.pem"
 KEY_FILE = "privkey.pem"
@@ -37,6 +41,16 @@ if ($portico_upgrade) { return 301 https://$host$portico_https_port$request_uri;
 TRANSPORT_UNTRUSTED = """\
 set $portico_trusted "";
 set $portico_hsts "";
+"""
+
+# A server block of its own on a socket of its own: no visitor meets it, and no other port is in its way.
+NGINX_MARKER = """\
+# portico.web asks here which generation the workers run: a reload can be refused without a word.
+server {{
+    listen unix:/run/portico-nginx/generation.sock;
+    access_log off;
+    return 200 "{number}\\n";
+}}
 """
 
 

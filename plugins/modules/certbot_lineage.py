@@ -113,7 +113,7 @@ from dataclasses import dataclass, field
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.portico.web.plugins.module_utils import layout, lineage
+from ansible_collections.portico.web.plugins.module_utils import files, layout, lineage
 
 HOOK = lineage.LETSENCRYPT + "/renewal-hooks/deploy/portico"
 DROP_IN = "/etc/systemd/system/certbot.service.d/portico.conf"
@@ -396,13 +396,8 @@ def _leads_to(link: str, target: str) -> bool:
 
 
 def _point(link: str, target: str) -> None:
-    """Make a symlink, or move it, in one step."""
     # Not beside the link: what lies there is the name of a certificate.
-    new = f"{layout.STATE}/.link-{os.getpid()}"
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(new)
-    os.symlink(target, new)
-    os.rename(new, link)
+    files.point(link, target, f"{layout.STATE}/.link-{os.getpid()}")
 
 
 def _restored(link: str) -> t.Callable[[], None]:

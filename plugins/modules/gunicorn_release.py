@@ -69,7 +69,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.portico.web.plugins.module_utils import layout
+from ansible_collections.portico.web.plugins.module_utils import files, layout
 
 RELEASES_KEPT = 5
 SECONDS_FOR_A_HOOK = 900
@@ -107,8 +107,8 @@ class App:
             "commit": commit,
             "git_says": says,
             "release": self.live_release(),
-            "texts": {path: _read(path) for path in self._own_files() if os.path.exists(path)},
-            "environment": _digest(self.environment_file),
+            "texts": {path: files.read(path) for path in self._own_files() if os.path.exists(path)},
+            "environment": self._environment_digest(),
             "runs": self._runs(),
         }
 
@@ -117,6 +117,10 @@ class App:
         if not os.path.isfile(f"{self.current}/{COMPLETE}"):
             return None
         return os.path.basename(os.readlink(self.current))
+
+    def _environment_digest(self) -> str | None:
+        text = files.read(self.environment_file)
+        return None if text is None else files.digest(text)
 
     def _own_files(self) -> list[str]:
         units = [f"/etc/systemd/system/{self.unit}{kind}" for kind in (".socket", ".service")]
@@ -154,18 +158,18 @@ class App:
         self._make_user()
         self._make_folders()
         wanted = {**self.order["files"], self.environment_file: environment}
-        before = {path: _read(path) if os.path.exists(path) else None for path in wanted}
+        before = {path: files.read(path) for path in wanted}
         release_before = os.readlink(self.current) if os.path.islink(self.current) else None
         socket_differs = any(path.endswith(".socket") and text != before[path] for path, text in wanted.items())
         try:
             self._write(wanted)
             self._make_release()
-            _point(self.current, f"releases/{self.order['release']}")
+            files.point(self.current, f"releases/{self.order['release']}")
             self._restart(socket_differs)
         except ReleaseError:
             if release_before:
                 self._write(before)
-                _point(self.current, release_before)
+                files.point(self.current, release_before)
                 self._restart(socket_differs)
             else:
                 self._run(["systemctl", "disable", "--quiet", "--now", f"{self.unit}.service", f"{self.unit}.socket"])
@@ -193,20 +197,12 @@ class App:
             os.chmod(folder, 0o711)
         os.makedirs(layout.APP_SETTINGS, mode=0o755, exist_ok=True)
 
-    def _write(self, files: dict[str, str | None]) -> None:
-        for path, text in files.items():
+    def _write(self, texts: dict[str, str | None]) -> None:
+        for path, text in texts.items():
             if text is None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(path)
-                continue
-            new = f"{path}.portico-new"
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(new)
-            mode = 0o600 if path == self.environment_file else 0o644
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(new, mode)
-            os.rename(new, path)
+                files.remove(path)
+            else:
+                files.write(path, text, 0o600 if path == self.environment_file else 0o644)
         self._step("reading its units", ["systemctl", "daemon-reload"])
 
     def _make_release(self) -> None:
@@ -245,7 +241,7 @@ class App:
         requirements = f"{source}/{self.order['requirements']}"
         if not os.path.isfile(requirements):
             raise self._error("making its environment", f"the source has no {self.order['requirements']}. Set the key requirements")
-        made_of = "\0".join((self.order["python"], self._python_version() or "", _read(requirements), self.order["gunicorn"]))
+        made_of = "\0".join((self.order["python"], self._python_version() or "", files.read(requirements) or "", self.order["gunicorn"]))
         folder = f"{self.home}/environments/{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
         if os.path.isfile(f"{folder}/{COMPLETE}"):
             return folder
@@ -348,27 +344,6 @@ class App:
         last = "\n".join(line for line in said.strip().splitlines()[-25:])
         meanwhile = "what served before goes on serving" if self.live_release() else "nothing serves it yet"
         return ReleaseError(f'The app "{self.name}" failed at {step}; {meanwhile}. It said:\n{last or "nothing"}')
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
-
-
-def _digest(path: str) -> str | None:
-    if not os.path.exists(path):
-        return None
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
-
-
-def _point(link: str, target: str) -> None:
-    """Make a symlink, or move it, in one step."""
-    new = f"{link}.portico-new"
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(new)
-    os.symlink(target, new)
-    os.rename(new, link)
 
 
 def main() -> None:

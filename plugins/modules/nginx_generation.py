@@ -12,27 +12,59 @@ author: Contributors to the Portico project (@portico)
 description:
   - The half of M(portico.web.nginx_publish) that runs on the host. It takes text, and knows nothing of sites.
   - A configuration is a directory that is never edited, a I(generation). A symlink names the live one, so that any
-    number of files change at once.
+    number of files change at once. What a scope published is written in the generation's manifest; other scopes'
+    files, and files that nobody published, are carried over.
   - The packaged C(nginx.conf) is kept as C(nginx.conf.distrib), by a diversion that dpkg knows of.
+  - One run at a time changes a host. Another one waits for it.
 options:
   state:
     description:
       - V(asked) reads what the host has and serves.
-      - V(published) makes O(files) the live configuration, if it is not, and starts nginx if it does not run.
+      - V(published) makes O(part) what the scope has on the host, and O(host) what there is once.
+      - V(restored) makes the scope what it was in O(generation).
+      - V(absent) takes everything off the host that portico.web did to nginx.
+      - V(history) lists the kept generations.
     type: str
-    choices: [asked, published]
+    choices: [asked, published, restored, absent, history]
     default: asked
-  files:
-    description: With O(state=published), the whole configuration, path inside the generation to text.
-    type: dict
-    default: {}
-  certificates:
-    description:
-      - With O(state=published), the names of the certificates that the configuration refers to.
-      - Those that are not there yet are made to lead to a self-signed placeholder.
+  packages:
+    description: With O(state=asked), the names of packages to look for.
     type: list
     elements: str
     default: []
+  scope:
+    description: Whose files are published or restored.
+    type: str
+    default: main
+  host:
+    description: With O(state=published), the part that there is once, as the manifest has it.
+    type: dict
+  part:
+    description: With O(state=published), the scope's part as the manifest has it. If not given, the scope goes.
+    type: dict
+  texts:
+    description: With O(state=published), the files that the host does not have yet, packed.
+    type: str
+    default: ""
+  based_on:
+    description:
+      - With O(state=published), the generation that was live when the configuration was made.
+      - If it is not any more, nothing is done, and RV(stale) says so.
+    type: int
+    default: 0
+  generation:
+    description:
+      - With O(state=restored), the generation to take the scope's files from.
+      - If not given, it is the newest kept one in which they were others than now.
+    type: int
+  holder:
+    description: Who asks, in words for the person whose run has to wait.
+    type: str
+    default: another run
+  patience:
+    description: For how many seconds a run waits for another.
+    type: int
+    default: 300
 attributes:
   check_mode:
     support: full
@@ -45,6 +77,7 @@ attributes:
     description: What is live already is not published again.
 seealso:
   - module: portico.web.nginx_publish
+  - module: portico.web.nginx_rollback
 """
 
 EXAMPLES = r"""
@@ -56,86 +89,168 @@ EXAMPLES = r"""
 RETURN = r"""
 installed:
   description: Whether the host has nginx.
-  returned: success
+  returned: state is asked
   type: bool
+missing:
+  description: The packages of O(packages) that are not installed.
+  returned: state is asked
+  type: list
+  elements: str
 version:
   description: nginx's version.
-  returned: success
+  returned: state is asked
   type: list
   elements: int
   sample: [1, 26, 3]
 openssl:
   description: The version of the OpenSSL that nginx runs with.
-  returned: success
+  returned: state is asked
   type: list
   elements: int
   sample: [3, 5, 1]
 ipv6:
   description: Whether the host's kernel has IPv6.
-  returned: success
+  returned: state is asked
   type: bool
 generation:
   description: The number of the live generation; 0 where there is none.
   returned: success
   type: int
-files:
-  description: The live generation's files and the digests of their texts.
-  returned: success
+serving:
+  description: The number of the generation that nginx's workers run, from their own mouth.
+  returned: state is asked
+  type: int
+manifest:
+  description: What the live generation is made of.
+  returned: state is asked
   type: dict
-texts:
-  description: The live generation's files and their texts, in diff mode.
-  returned: diff mode
-  type: dict
+drifted:
+  description: The published files that are not as they were published.
+  returned: state is asked
+  type: list
+  elements: str
 certificates:
   description: The names of the certificates that the host has, placeholders included.
-  returned: success
+  returned: state is asked
   type: list
   elements: str
 entered:
   description: Whether nginx reads the live generation.
-  returned: success
+  returned: state is asked
+  type: bool
+fitted:
+  description: Whether nginx's unit has what portico.web adds to it.
+  returned: state is asked
   type: bool
 default_site:
   description: Whether the distribution's default site, as it was packaged, is switched on.
-  returned: success
+  returned: state is asked
   type: bool
 active:
   description: Whether nginx runs.
-  returned: success
+  returned: state is asked
   type: bool
 enabled:
   description: Whether nginx starts with the host.
-  returned: success
+  returned: state is asked
   type: bool
+certbot_edits:
+  description: The lineages for which certbot is set to edit nginx's configuration.
+  returned: state is asked
+  type: list
+  elements: str
+strangers:
+  description:
+    - What other people's files say that concerns ours, C(directives) of the http level (name to file) and
+      C(default_servers) (address to file).
+  returned: state is asked
+  type: dict
 tested:
   description: Whether nginx has tested the new configuration.
-  returned: state is published and something differed
+  returned: something differed
   type: bool
+stale:
+  description: Whether another run published something meanwhile.
+  returned: state is published
+  type: bool
+waited_for:
+  description: Who kept this run waiting.
+  returned: it had to wait
+  type: str
+files:
+  description: The files that differ, relative to the generation.
+  returned: something differed
+  type: list
+  elements: str
+before:
+  description: In diff mode, the texts of RV(files) before.
+  returned: something differed
+  type: dict
+after:
+  description: In diff mode, the texts of RV(files) after.
+  returned: something differed, and state is restored
+  type: dict
+history:
+  description: The kept generations, newest first, each with C(generation), C(made), C(why) and C(sites).
+  returned: state is history
+  type: list
+  elements: dict
 """
 
 import contextlib
+import fcntl
+import glob
 import hashlib
+import json
 import os
 import re
 import shutil
+import signal
 import socket
 import tempfile
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.portico.web.plugins.module_utils import layout
-from ansible_collections.portico.web.plugins.module_utils.generation import differences, digest
+from ansible_collections.portico.web.plugins.module_utils import files, layout, packages, store, strangers
+from ansible_collections.portico.web.plugins.module_utils.generation import (
+    CERTIFICATES,
+    Manifest,
+    certificates_of,
+    changed_files,
+    differences,
+    files_of,
+    no_manifest,
+    unpack,
+    with_part,
+)
 
-LIVE = layout.NGINX + "/live"
-GENERATIONS = layout.NGINX + "/generations"
 ETC = "/etc/nginx"
 MAIN = ETC + "/nginx.conf"
 PACKAGED = MAIN + ".distrib"
 ENTRANCE = ETC + "/portico"
 DEFAULT_SITE = ETC + "/sites-enabled/default"
 DEFAULT_SITE_FILE = ETC + "/sites-available/default"
-GENERATIONS_KEPT = 5
+SWITCHED_OFF = layout.NGINX + "/switched-off.json"
+ERROR_LOG = "/var/log/nginx/error.log"
+LOCK = "/run/lock/portico-nginx.lock"
+STAGE = "/run/portico-nginx-test-"
+SECONDS_TO_PROVE = 60
+
+FITTINGS = {
+    "/etc/systemd/system/nginx.service.d/portico.conf": f"""\
+# Written by portico.web.
+[Service]
+# A socket outlives a master that was killed, and nothing could listen there again.
+ExecStartPre=/bin/rm -f {layout.NGINX_SOCKET}
+Restart=on-failure
+""",
+    "/etc/tmpfiles.d/portico-nginx.conf": f"""\
+# Written by portico.web: where nginx tells root which configuration it runs.
+d {layout.NGINX_RUN} 0700 root root -
+""",
+}
 
 
 class GenerationError(Exception):
@@ -148,146 +263,246 @@ class Nginx:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.binary = module.get_bin_path("nginx", opt_dirs=["/usr/sbin"])
-        self.undo: list[t.Callable[[], None]] = []
+        self.undo: list[t.Callable[[], object]] = []
+
+    # ---- reading
 
     def read(self) -> dict[str, t.Any]:
         version, openssl = self._versions()
+        number = store.live_number()
+        default_site = self._has_pristine_default_site()
         return {
+            "missing": packages.missing(self.module, self.module.params["packages"]),
             "installed": self.binary is not None,
             "version": version,
             "openssl": openssl,
             "ipv6": _has_ipv6(),
-            "generation": _live_number(),
-            "files": {path: digest(text) for path, text in self.texts().items()},
+            "generation": number,
+            "serving": _serving(),
+            "manifest": store.manifest(number),
+            "drifted": store.drifted(number),
             "certificates": _certificates(),
-            "entered": _leads_to(MAIN, "portico/nginx.conf") and _leads_to(ENTRANCE, LIVE),
-            "default_site": self._has_pristine_default_site(),
+            "entered": files.target(MAIN) == "portico/nginx.conf" and files.target(ENTRANCE) == store.LIVE and self._is_diverted(),
+            "fitted": all(files.read(path) == text for path, text in FITTINGS.items()),
+            "default_site": default_site,
             "active": self._systemctl("is-active", "--quiet") == 0,
             "enabled": self._systemctl("is-enabled", "--quiet") == 0,
+            "certbot_edits": _certbot_edits(),
+            "strangers": strangers.read(ETC, DEFAULT_SITE if default_site else None, self._is_pristine(MAIN)),
         }
 
-    def texts(self) -> dict[str, str]:
-        """Return path -> text of the live generation."""
-        found = {}
-        for folder, _folders, names in os.walk(LIVE):
-            for name in names:
-                path = os.path.join(folder, name)
-                with open(path, encoding="utf-8", errors="replace") as file:
-                    found[os.path.relpath(path, LIVE)] = file.read()
-        return found
+    def compose(self, state: dict[str, t.Any], wanted: Manifest, scope: str, texts: dict[str, str]) -> dict[str, str]:
+        """Return the new generation's files, path to text.
 
-    def test(self, files: dict[str, str], certificates: list[str]) -> None:
+        What the scope did not send is what the live generation has, to the byte; so is every file of another scope,
+        and every file that nobody published.
+
+        :raises GenerationError: when a text is neither sent nor there.
+        """
+        live = store.texts(state["generation"])
+        unpublished = live.keys() - files_of(state["manifest"]).keys()
+        tree = {path: live[path] for path in unpublished}
+        own = {**wanted["host"]["files"], **wanted["scopes"].get(scope, {"files": {}})["files"]}
+        for path, known in files_of(wanted).items():
+            text = texts.get(path, live.get(path))
+            if text is None or (path in own and files.digest(text) != known):
+                raise GenerationError(f"The file {path} of the live generation is gone or edited, and was not sent. Run the play again.")
+            tree[path] = text
+        return tree
+
+    # ---- testing
+
+    def test(self, tree: dict[str, str], certificates: list[str], pristine: bool) -> None:
         """Let nginx test a configuration as it will be live, strangers' files and relative includes resolving alike.
 
         nginx takes relative paths from the folder of the file that C(-c) names. So that folder is made to look
         like /etc/nginx after the change, out of links, and is removed again.
 
+        :param pristine: whether the packaged default site will be switched off.
         :raises GenerationError: in nginx's own words.
         """
-        with tempfile.TemporaryDirectory(prefix="portico-test-") as stage:
-            for name in os.listdir(ETC):
-                if name not in ("nginx.conf", "portico", "sites-enabled"):
-                    os.symlink(f"{ETC}/{name}", f"{stage}/{name}")
-            self._stage_enabled_sites(stage)
-            _write_tree(f"{stage}/portico", files)
+        with self._stage(pristine) as stage:
+            # Without the marker: its socket belongs to the nginx that runs.
+            store.write_tree(f"{stage}/portico", tree, "")
             os.symlink("portico/nginx.conf", f"{stage}/nginx.conf")
             self._stage_certificates(stage, certificates)
-            rc, _out, err = self.module.run_command([self.binary, "-t", "-q", "-c", f"{stage}/nginx.conf"])
-        if rc != 0:
-            words = _relevant(err.replace(f"{stage}/portico/", "").replace(f"{stage}/", f"{ETC}/"))
-            raise GenerationError(f"nginx refuses the new configuration, so nothing was changed: {words}")
+            self._ask_nginx(stage, tree)
 
-    def publish(self, files: dict[str, str], certificates: list[str], state: dict[str, t.Any]) -> int:
-        """Make a tested configuration the live one; on any failure put everything back.
+    def test_without(self) -> None:
+        """Let nginx test what will be left when portico.web is gone.
 
-        :returns: the number of the live generation.
+        :raises GenerationError: in nginx's own words.
         """
-        self.make_certificates(certificates)
-        number = state["generation"]
-        try:
-            if state["files"] != {path: digest(text) for path, text in files.items()}:
-                number = self._new_generation(files)
-                self._swap(f"generations/{number}")
-            if not state["entered"]:
-                self._enter()
-            if state["default_site"]:
-                self._switch_off_default_site()
-            self._serve(state)
-        except Exception:
-            for step in reversed(self.undo):
-                step()
-            if state["active"]:
-                self._systemctl("reload")
-            raise
-        self._prune(number)
-        return number
+        with self._stage(pristine=False) as stage:
+            main = PACKAGED if os.path.exists(PACKAGED) else MAIN
+            shutil.copyfile(main, f"{stage}/nginx.conf")
+            for name, leads in (_switched_off()).items():
+                if not os.path.lexists(f"{stage}/sites-enabled/{os.path.basename(name)}"):
+                    os.symlink(os.path.join(os.path.dirname(name), leads), f"{stage}/sites-enabled/{os.path.basename(name)}")
+            self._ask_nginx(stage, {})
 
-    def make_certificates(self, names: list[str]) -> None:
-        """Make sure that every certificate that nginx is told of exists, if only as the placeholder."""
-        os.makedirs(layout.CERTIFICATES, mode=0o755, exist_ok=True)
-        os.makedirs(layout.ACME_WEBROOT, mode=0o755, exist_ok=True)
-        if not os.path.isdir(layout.PLACEHOLDER):
-            self._make_placeholder(layout.PLACEHOLDER)
-        for name in set(names) - set(_certificates()):
-            _point(layout.certificate_link(name), os.path.relpath(layout.PLACEHOLDER, layout.CERTIFICATES))
-
-    def _make_placeholder(self, folder: str) -> None:
-        """Make a self-signed certificate that says by its name that it is none. It appears whole or not at all."""
-        openssl = self.module.get_bin_path("openssl", required=True)
-        new = tempfile.mkdtemp(dir=os.path.dirname(folder), prefix=".placeholder-")
-        key = f"{new}/{layout.KEY_FILE}"
-        command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        command += ["-days", "3650", "-subj", "/CN=placeholder.invalid", "-keyout", key, "-out", f"{new}/{layout.CERTIFICATE_FILE}"]
-        self.module.run_command(command, check_rc=True, umask=0o077)
-        _write(f"{new}/{layout.TRANSPORT_FILE}", layout.TRANSPORT_UNTRUSTED)
-        os.chmod(new, 0o755)
-        os.rename(new, folder)
-
-    def _stage_enabled_sites(self, stage: str) -> None:
-        pristine = self._has_pristine_default_site()
-        os.mkdir(f"{stage}/sites-enabled")
-        for name in os.listdir(f"{ETC}/sites-enabled") if os.path.isdir(f"{ETC}/sites-enabled") else []:
-            if not (pristine and name == "default"):
-                os.symlink(f"{ETC}/sites-enabled/{name}", f"{stage}/sites-enabled/{name}")
+    @contextlib.contextmanager
+    def _stage(self, pristine: bool) -> t.Iterator[str]:
+        with tempfile.TemporaryDirectory(prefix=f"{STAGE}{os.getpid()}-") as stage:
+            os.chmod(stage, 0o755)
+            for name in os.listdir(ETC):
+                if name not in ("nginx.conf", "nginx.conf.distrib", "portico", "sites-enabled"):
+                    os.symlink(f"{ETC}/{name}", f"{stage}/{name}")
+            os.mkdir(f"{stage}/sites-enabled")
+            for name in os.listdir(f"{ETC}/sites-enabled") if os.path.isdir(f"{ETC}/sites-enabled") else []:
+                if not (pristine and name == "default"):
+                    os.symlink(f"{ETC}/sites-enabled/{name}", f"{stage}/sites-enabled/{name}")
+            yield stage
 
     def _stage_certificates(self, stage: str, names: list[str]) -> None:
         """Give the tested tree the certificates that are there, and a passing placeholder for the others."""
-        folder = f"{stage}/portico/certificates"
+        folder = f"{stage}/portico/{CERTIFICATES}"
         os.remove(folder)
         os.mkdir(folder)
         placeholder = layout.PLACEHOLDER
-        if not os.path.isdir(placeholder):
+        if not _is_whole(placeholder):
             placeholder = f"{stage}/placeholder"
             self._make_placeholder(placeholder)
         there = _certificates()
         for name in names:
             os.symlink(layout.certificate_link(name) if name in there else placeholder, f"{folder}/{name}")
 
-    def _new_generation(self, files: dict[str, str]) -> int:
-        os.makedirs(GENERATIONS, mode=0o755, exist_ok=True)
-        number = max([0, *_numbers()]) + 1
-        new = tempfile.mkdtemp(dir=GENERATIONS, prefix=".new-")
-        _write_tree(new, files)
-        os.chmod(new, 0o755)
-        os.rename(new, f"{GENERATIONS}/{number}")
+    def _ask_nginx(self, stage: str, tree: dict[str, str]) -> None:
+        # nginx opens the logs that a configuration names, and makes its folders, when it only tests it.
+        newcomers = {path for text in tree.values() for path in re.findall(r"(?<![^\s\"'=])/[^\s;\"'{}]+", text) if not os.path.lexists(path)}
+        try:
+            rc, _out, err = self.module.run_command([self.binary, "-t", "-q", "-c", f"{stage}/nginx.conf"])
+        finally:
+            for path in newcomers:
+                _remove_empty(path)
+        if rc != 0:
+            words = _relevant(err.replace(f"{stage}/portico/", "").replace(f"{stage}/", f"{ETC}/"))
+            raise GenerationError(f"nginx refuses the new configuration, so nothing was changed: {words}{_quoted_line(words, tree)}")
+
+    # ---- acting
+
+    def publish(self, tree: dict[str, str], wanted: Manifest, state: dict[str, t.Any], why: str) -> int:
+        """Make a tested configuration the live one; on any failure put everything back.
+
+        :returns: the number of the live generation.
+        """
+        serving = state["serving"] or 0
+        with self._or_put_back(state):
+            self.make_certificates(certificates_of(wanted))
+            number = state["generation"]
+            if state["manifest"] != wanted or store.texts(number) != tree:
+                number = store.make(tree, wanted, why)
+                self.undo.append(lambda: shutil.rmtree(store.folder(number)))
+                # What serves now, which a killed run may have left behind the link, is what to go back to.
+                back = serving if serving in store.numbers() else state["generation"]
+                self.undo.append(lambda: files.point(store.LIVE, f"generations/{back}") if back else files.remove(store.LIVE))
+                files.point(store.LIVE, f"generations/{number}")
+            self._fit()
+            self._enter()
+            if state["default_site"]:
+                self._switch_off_default_site()
+            self._serve(state, number)
+        store.prune({number, serving})
         return number
 
-    def _swap(self, target: str) -> None:
-        before = os.readlink(LIVE) if os.path.islink(LIVE) else None
-        _point(LIVE, target)
-        self.undo.append(lambda: _point(LIVE, before) if before else os.remove(LIVE))
+    def leave(self, state: dict[str, t.Any]) -> None:
+        """Give back what was there before portico.web came."""
+        with self._or_put_back(state):
+            if files.target(MAIN) == "portico/nginx.conf":
+                self.undo.append(files.restored(MAIN))
+                if os.path.exists(PACKAGED):
+                    # Not moved: until nginx has taken it, it has to be there for the way back.
+                    shutil.copy2(PACKAGED, MAIN + files.SUFFIX)
+                    os.rename(MAIN + files.SUFFIX, MAIN)
+                else:
+                    os.remove(MAIN)
+            for name, leads in _switched_off().items():
+                if not os.path.lexists(name):
+                    os.symlink(leads, name)
+                    self.undo.append(lambda name=name: files.remove(name))
+            self.undo.append(files.restored(ENTRANCE))
+            files.remove(ENTRANCE)
+            if state["active"]:
+                self._reload(None)
+        if self._is_diverted():
+            files.remove(PACKAGED)
+            self._divert("--remove")
+        for path in FITTINGS:
+            files.remove(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(next(iter(FITTINGS))))
+        self._daemon_reload()
+        self._remove_state()
+
+    @contextlib.contextmanager
+    def _or_put_back(self, state: dict[str, t.Any]) -> t.Iterator[None]:
+        try:
+            yield
+        except Exception:
+            for step in reversed(self.undo):
+                step()
+            if state["active"] and self._systemctl("is-active", "--quiet") == 0:
+                self._systemctl("reload")
+            raise
+
+    def make_certificates(self, names: list[str]) -> None:
+        """Make sure that every certificate that nginx is told of exists, if only as the placeholder."""
+        os.makedirs(layout.CERTIFICATES, mode=0o755, exist_ok=True)
+        os.makedirs(layout.ACME_WEBROOT, mode=0o755, exist_ok=True)
+        if not _is_whole(layout.PLACEHOLDER):
+            shutil.rmtree(layout.PLACEHOLDER, ignore_errors=True)
+            self._make_placeholder(layout.PLACEHOLDER)
+        for name in set(names) - set(_certificates()):
+            files.point(layout.certificate_link(name), os.path.relpath(layout.PLACEHOLDER, layout.CERTIFICATES), f"{layout.STATE}/.link-{os.getpid()}")
+
+    def _make_placeholder(self, folder: str) -> None:
+        """Make a self-signed certificate that says by its name that it is none. It appears whole or not at all."""
+        openssl = self.module.get_bin_path("openssl", required=True)
+        new = tempfile.mkdtemp(dir=os.path.dirname(folder), prefix=".placeholder-")
+        try:
+            key = f"{new}/{layout.KEY_FILE}"
+            command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+            command += ["-days", "3650", "-subj", "/CN=placeholder.invalid", "-keyout", key, "-out", f"{new}/{layout.CERTIFICATE_FILE}"]
+            self.module.run_command(command, check_rc=True, umask=0o077)
+            files.write(f"{new}/{layout.TRANSPORT_FILE}", layout.TRANSPORT_UNTRUSTED)
+            os.chmod(new, 0o755)
+            os.rename(new, folder)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+
+    def _fit(self) -> None:
+        """Give nginx's unit what it needs to tell what it runs, and to come back after a crash."""
+        os.makedirs(layout.NGINX_RUN, mode=0o700, exist_ok=True)
+        different = [path for path, text in FITTINGS.items() if files.read(path) != text]
+        for path in different:
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            self.undo.append(files.restored(path))
+            files.write(path, FITTINGS[path])
+        if different:
+            self.undo.append(self._daemon_reload)
+            self._daemon_reload()
 
     def _enter(self) -> None:
         """Let nginx read the live generation. The packaged nginx.conf stays beside it, and dpkg knows where."""
-        if not _leads_to(ENTRANCE, LIVE):
-            _point(ENTRANCE, LIVE)
-            self.undo.append(lambda: os.remove(ENTRANCE))
-        if not os.path.islink(MAIN):
+        if files.target(ENTRANCE) != store.LIVE:
+            self.undo.append(files.restored(ENTRANCE))
+            files.point(ENTRANCE, store.LIVE)
+        if os.path.exists(MAIN) and not os.path.islink(MAIN):
             shutil.copy2(MAIN, PACKAGED)
-            self._divert("--add")
-            # The copy has served its turn only when the link is gone again; rename puts it back in one step.
+            # rename puts the copy back in one step, with its owner and its times.
             self.undo.append(lambda: (os.rename(PACKAGED, MAIN), self._divert("--remove")))
-        _point(MAIN, "portico/nginx.conf")
+        if not self._is_diverted():
+            self._divert("--add")
+        if files.target(MAIN) != "portico/nginx.conf":
+            files.point(MAIN, "portico/nginx.conf")
+
+    def _is_diverted(self) -> bool:
+        tool = self.module.get_bin_path("dpkg-divert")
+        if tool is None:
+            return False
+        _rc, out, _err = self.module.run_command([tool, "--truename", MAIN])
+        return out.strip() == PACKAGED
 
     def _divert(self, action: str) -> None:
         command = [self.module.get_bin_path("dpkg-divert", required=True), "--quiet", "--local", "--no-rename"]
@@ -296,33 +511,68 @@ class Nginx:
 
     def _has_pristine_default_site(self) -> bool:
         """Return whether the default site is switched on and is still the package's own file."""
-        if not os.path.islink(DEFAULT_SITE) or os.path.realpath(DEFAULT_SITE) != DEFAULT_SITE_FILE:
-            return False
+        return os.path.islink(DEFAULT_SITE) and os.path.realpath(DEFAULT_SITE) == DEFAULT_SITE_FILE and self._is_pristine(DEFAULT_SITE_FILE)
+
+    def _is_pristine(self, path: str) -> bool:
         query = self.module.get_bin_path("dpkg-query")
-        if query is None or not os.path.isfile(DEFAULT_SITE_FILE):
+        if query is None or not os.path.isfile(path):
             return False
         _rc, out, _err = self.module.run_command([query, "--show", "--showformat=${Conffiles}\\n", "nginx-common"])
-        packaged = re.search(rf"^ {re.escape(DEFAULT_SITE_FILE)} ([0-9a-f]{{32}})", out, re.MULTILINE)
-        with open(DEFAULT_SITE_FILE, "rb") as file:
+        packaged = re.search(rf"^ {re.escape(path)} ([0-9a-f]{{32}})", out, re.MULTILINE)
+        with open(path, "rb") as file:
             # dpkg's own record of its files is in MD5; nothing here rests on its strength.
             return bool(packaged) and packaged.group(1) == hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
 
     def _switch_off_default_site(self) -> None:
-        target = os.readlink(DEFAULT_SITE)
+        files.write(SWITCHED_OFF, json.dumps({DEFAULT_SITE: os.readlink(DEFAULT_SITE)}))
+        self.undo.append(files.restored(DEFAULT_SITE))
         os.remove(DEFAULT_SITE)
-        self.undo.append(lambda: os.symlink(target, DEFAULT_SITE))
 
-    def _serve(self, state: dict[str, t.Any]) -> None:
-        """Reload nginx, or start it: never restart it, which would refuse visitors."""
+    def _serve(self, state: dict[str, t.Any], number: int) -> None:
+        """Reload nginx, or start it, and have it prove what it runs. Never restart it, which would refuse visitors."""
         if not state["enabled"]:
             self._systemctl("enable", "--quiet")
-        verb = "reload" if state["active"] else "start"
-        if self._systemctl(verb) != 0 or self._systemctl("is-active", "--quiet") != 0:
-            raise GenerationError(f"nginx did not {verb} with the new configuration, and the old one is back: {self._last_words()}")
+        if state["active"]:
+            self._reload(number)
+        elif self._systemctl("start") != 0 or self._systemctl("is-active", "--quiet") != 0:
+            raise GenerationError(f"nginx did not start with the new configuration, which was put back: {self._last_words()}")
+
+    def _reload(self, number: int | None) -> None:
+        """Reload nginx and wait until it answers as the generation of that number, or as none of ours.
+
+        :raises GenerationError: when it does not, which it tells nobody: not by its exit code, not systemd.
+        """
+        log = _LogFromNow(ERROR_LOG)
+        if self._systemctl("reload") != 0:
+            raise GenerationError(f"nginx did not reload, and the configuration before is back: {self._last_words()}")
+        deadline = time.monotonic() + SECONDS_TO_PROVE
+        while _serving() != number:
+            refused = [line for line in log.read().splitlines() if "[emerg]" in line]
+            if refused:
+                raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {_relevant(refused[-1])}")
+            if time.monotonic() > deadline:
+                raise GenerationError(f"nginx does not run the new configuration {SECONDS_TO_PROVE} seconds after its reload, so the one before is back.")
+            # Between two questions to a process that sends no word when it is done.
+            time.sleep(0.02)
+
+    def _remove_state(self) -> None:
+        shutil.rmtree(layout.NGINX, ignore_errors=True)
+        shutil.rmtree(layout.NGINX_RUN, ignore_errors=True)
+        for name in os.listdir(layout.CERTIFICATES) if os.path.isdir(layout.CERTIFICATES) else []:
+            if os.path.realpath(layout.certificate_link(name)) == layout.PLACEHOLDER:
+                os.remove(layout.certificate_link(name))
+        shutil.rmtree(layout.PLACEHOLDER, ignore_errors=True)
+        for folder in (layout.CERTIFICATES, layout.ACME_WEBROOT, layout.STATE):
+            # What certbot's half keeps there, or somebody else, stays.
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
     def _last_words(self) -> str:
         _rc, out, _err = self.module.run_command(["journalctl", "--unit", "nginx", "--lines", "10", "--no-pager", "--output", "cat"])
         return _relevant(out)
+
+    def _daemon_reload(self) -> None:
+        self.module.run_command(["systemctl", "daemon-reload"], check_rc=True)
 
     def _systemctl(self, verb: str, *flags: str) -> int:
         rc, _out, _err = self.module.run_command(["systemctl", verb, *flags, "nginx"])
@@ -334,56 +584,113 @@ class Nginx:
         _rc, _out, err = self.module.run_command([self.binary, "-V"])
         return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err)
 
-    @staticmethod
-    def _prune(live: int) -> None:
-        for number in sorted(_numbers())[:-GENERATIONS_KEPT]:
-            if number != live:
-                shutil.rmtree(f"{GENERATIONS}/{number}")
+
+class Lock:
+    """The right to change this host's nginx. One run has it; another waits, and learns for whom."""
+
+    def __init__(self, holder: str, patience: int) -> None:
+        self.holder, self.patience = holder, patience
+        self.waited_for: str | None = None
+
+    def __enter__(self) -> Lock:
+        self._file = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.waited_for = os.pread(self._file, 1000, 0).decode(errors="replace").strip()
+            self._wait()
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{self.holder}, since {time.strftime('%H:%M:%S')}\n".encode(), 0)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        os.close(self._file)
+
+    def _wait(self) -> None:
+        def give_up(*_args: object) -> None:
+            raise TimeoutError
+
+        signal.signal(signal.SIGALRM, give_up)
+        signal.alarm(self.patience)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        except TimeoutError:
+            raise GenerationError(f"Another run changes this host's nginx ({self.waited_for}). It was waited for during {self.patience} seconds.") from None
+        finally:
+            signal.alarm(0)
+
+
+class _LogFromNow:
+    """What is written to a log from now on, whether it is appended to or begun anew."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = os.path.getsize(path) if os.path.exists(path) else 0
+
+    def read(self) -> str:
+        return (files.read(self.path) or "")[self.size if os.path.exists(self.path) and os.path.getsize(self.path) >= self.size else 0 :]
+
+
+def _serving() -> int | None:
+    """Return the number of the generation that nginx's workers run, or None where they run none of ours."""
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.settimeout(5)
+        try:
+            asked.connect(layout.NGINX_SOCKET)
+            asked.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = b"".join(iter(lambda: asked.recv(4096), b""))
+        except OSError:
+            return None
+    number = answer.rpartition(b"\r\n\r\n")[2].strip()
+    return int(number) if number.isdigit() else None
 
 
 def _certificates() -> list[str]:
     """Return the names of the certificates that nginx could read; a link whose target is gone is none."""
     if not os.path.isdir(layout.CERTIFICATES):
         return []
-    return sorted(name for name in os.listdir(layout.CERTIFICATES) if os.path.exists(f"{layout.CERTIFICATES}/{name}/{layout.CERTIFICATE_FILE}"))
+    return sorted(name for name in os.listdir(layout.CERTIFICATES) if _is_whole(layout.certificate_link(name)))
 
 
-def _numbers() -> list[int]:
-    """Return the numbers of the generations that are there."""
-    return [int(name) for name in os.listdir(GENERATIONS) if name.isdigit()] if os.path.isdir(GENERATIONS) else []
+def _is_whole(folder: str) -> bool:
+    """Return whether a folder has all that nginx reads of a certificate."""
+    return all(os.path.exists(f"{folder}/{each}") for each in (layout.CERTIFICATE_FILE, layout.KEY_FILE, layout.TRANSPORT_FILE))
 
 
-def _live_number() -> int:
-    name = os.path.basename(os.readlink(LIVE)) if os.path.islink(LIVE) else ""
-    return int(name) if name.isdigit() else 0
+def _certbot_edits() -> list[str]:
+    """Return the lineages that certbot renews or installs by editing nginx's files."""
+    found = []
+    for path in sorted(glob.glob("/etc/letsencrypt/renewal/*.conf")):
+        if re.search(r"^(installer|authenticator) = nginx$", files.read(path) or "", re.MULTILINE):
+            found.append(os.path.basename(path).removesuffix(".conf"))
+    return found
 
 
-def _write_tree(folder: str, files: dict[str, str]) -> None:
-    """Write a generation: its files, and the link through which it names certificates."""
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    for path, text in files.items():
-        os.makedirs(os.path.dirname(f"{folder}/{path}"), mode=0o755, exist_ok=True)
-        _write(f"{folder}/{path}", text)
-    os.symlink(layout.CERTIFICATES, f"{folder}/certificates")
+def _switched_off() -> dict[str, str]:
+    """Return what was switched off when portico.web came, link to target."""
+    return json.loads(files.read(SWITCHED_OFF) or "{}")
 
 
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(path, 0o644)
+def _clear_leftovers() -> None:
+    """Remove what killed runs had not finished."""
+    store.clear_leftovers()
+    for path in [*glob.glob(f"{layout.STATE}/.placeholder-*"), *glob.glob(f"{layout.STATE}/.link-*")]:
+        shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else files.remove(path)
+    for path in glob.glob(f"{STAGE}*"):
+        # A run in check mode takes no lock, and may be testing just now.
+        if not os.path.exists(f"/proc/{path.removeprefix(STAGE).split('-')[0]}"):
+            shutil.rmtree(path)
+    for path in (MAIN, ENTRANCE, *FITTINGS):
+        files.remove(path + files.SUFFIX)
 
 
-def _point(link: str, target: str) -> None:
-    """Make a symlink, or move it, in one step."""
-    new = f"{link}.portico-new"
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(new)
-    os.symlink(target, new)
-    os.rename(new, link)
-
-
-def _leads_to(link: str, target: str) -> bool:
-    return os.path.islink(link) and os.readlink(link) == target
+def _remove_empty(path: str) -> None:
+    """Remove what came into being at a path, if nothing is in it."""
+    with contextlib.suppress(OSError):
+        if os.path.isdir(path):
+            os.rmdir(path)
+        elif os.path.getsize(path) == 0:
+            os.remove(path)
 
 
 def _has_ipv6() -> bool:
@@ -405,35 +712,122 @@ def _relevant(text: str) -> str:
     return "; ".join(lines) or text.strip() or "it did not say why"
 
 
+def _quoted_line(words: str, tree: dict[str, str]) -> str:
+    """Return the line of a published file that nginx names."""
+    place = re.search(r"in (\S+):(\d+)", words)
+    lines = tree.get(place.group(1), "").splitlines() if place else []
+    number = int(place.group(2)) if place else 0
+    return f"\n{place.group(1)}:{number}: {lines[number - 1].strip()}" if place and 0 < number <= len(lines) else ""
+
+
+def _restored_manifest(nginx: Nginx, state: dict[str, t.Any], scope: str, asked: int | None) -> tuple[int, Manifest]:
+    """Return the generation to go back to, and what is live when its scope is restored.
+
+    The part that there is once goes back with the scope that it belongs to: the one that set it, or the only one.
+
+    :raises GenerationError: when there is no such generation.
+    """
+    live = state["manifest"]
+    kept = {number: store.manifest(number) for number in store.numbers() if number != state["generation"]}
+    if asked is None:
+        other = [number for number in sorted(kept, reverse=True) if number < state["generation"] and kept[number]["scopes"].get(scope) != live["scopes"].get(scope)]
+        if not other:
+            raise GenerationError(f'No kept generation has other files of the scope "{scope}" than the live one, {state["generation"]}.')
+        asked = other[0]
+    if asked not in kept:
+        raise GenerationError(f"Generation {asked} is not kept, or is live. Kept are: {', '.join(map(str, sorted(kept))) or 'none'}.")
+    then = kept[asked]
+    alone = not (live["scopes"].keys() | then["scopes"].keys()) - {scope}
+    host = then["host"] if alone or scope in (then["host"]["owner"], live["host"]["owner"]) else live["host"]
+    return asked, with_part(live, scope, host, then["scopes"].get(scope))
+
+
+def _publish(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
+    """Make the scope what was asked for, unless it is."""
+    params, scope = module.params, module.params["scope"]
+    state = nginx.read()
+    if params["state"] == "restored":
+        source, wanted = _restored_manifest(nginx, state, scope, params["generation"])
+        sent = {path: text for path, text in store.texts(source).items() if path in files_of(wanted) and files.digest(text) == files_of(wanted)[path]}
+        why = f'scope "{scope}" went back to generation {source}'
+    else:
+        if state["generation"] != params["based_on"]:
+            return {"changed": False, "stale": True, "generation": state["generation"]}
+        wanted = with_part(state["manifest"], scope, params["host"], params["part"])
+        sent, why = unpack(params["texts"]), f'scope "{scope}" was published'
+    own = wanted["host"]["files"].keys() | wanted["scopes"].get(scope, {"files": {}})["files"].keys()
+    result = {"generation": state["generation"], "stale": False, "files": changed_files(state["manifest"], wanted, set(state["drifted"]) & own)}
+    if not differences(state, wanted, scope):
+        return {"changed": False, **result}
+    tested = nginx.binary is not None
+    if not tested and not module.check_mode:
+        raise GenerationError("nginx is not installed on this host. The role portico.web.nginx installs it.")
+    tree = nginx.compose(state, wanted, scope, sent)
+    if module._diff:
+        live = store.texts(state["generation"])
+        result["before"] = {path: live[path] for path in result["files"] if path in live}
+        result["after"] = {path: tree[path] for path in result["files"] if path in tree}
+    if tested:
+        nginx.test(tree, certificates_of(wanted), state["default_site"])
+    if not module.check_mode:
+        result["generation"] = nginx.publish(tree, wanted, state, why)
+    if params["state"] == "restored":
+        result["restored"] = source
+    return {"changed": True, "tested": tested, **result}
+
+
+def _leave(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
+    """Take portico.web's hand off nginx, unless it is off."""
+    state = nginx.read()
+    there = state["generation"] or any(map(os.path.lexists, (ENTRANCE, layout.NGINX, *FITTINGS))) or state["entered"]
+    if not there:
+        return {"changed": False, "generation": 0}
+    if nginx.binary is not None and os.path.isdir(ETC):
+        nginx.test_without()
+    if not module.check_mode:
+        nginx.leave(state)
+    return {"changed": True, "generation": 0, "files": sorted(files_of(state["manifest"])), "tested": nginx.binary is not None}
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["asked", "published"], "default": "asked"},
-            "files": {"type": "dict", "default": {}},
-            "certificates": {"type": "list", "elements": "str", "default": []},
+            "state": {"type": "str", "choices": ["asked", "published", "restored", "absent", "history"], "default": "asked"},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "scope": {"type": "str", "default": layout.NGINX_SCOPE},
+            "host": {"type": "dict"},
+            "part": {"type": "dict"},
+            "texts": {"type": "str", "default": ""},
+            "based_on": {"type": "int", "default": 0},
+            "generation": {"type": "int"},
+            "holder": {"type": "str", "default": "another run"},
+            "patience": {"type": "int", "default": 300},
         },
+        required_if=[("state", "published", ["host"])],
         supports_check_mode=True,
     )
     nginx = Nginx(module)
-    state = nginx.read()
     if module.params["state"] == "asked":
-        if module._diff:
-            state["texts"] = nginx.texts()
-        module.exit_json(changed=False, **state)
+        module.exit_json(changed=False, **nginx.read())
+    if module.params["state"] == "history":
+        module.exit_json(changed=False, generation=store.live_number(), history=store.history())
 
-    files, certificates = module.params["files"], module.params["certificates"]
-    if not differences(state, {path: digest(text) for path, text in files.items()}, certificates):
-        module.exit_json(changed=False, **state)
-    if nginx.binary is None and not module.check_mode:
-        module.fail_json(msg="nginx is not installed on this host. The role portico.web.nginx installs it.")
+    act = _leave if module.params["state"] == "absent" else _publish
+    # A dry run touches nothing, the lock neither; at the worst its answer is about a moment ago.
+    lock = contextlib.nullcontext() if module.check_mode else Lock(module.params["holder"], module.params["patience"])
+    waited = {}
     try:
-        if nginx.binary is not None:
-            nginx.test(files, certificates)
-        if not module.check_mode:
-            state["generation"] = nginx.publish(files, certificates, state)
+        with lock:
+            if not module.check_mode:
+                _clear_leftovers()
+            result = act(module, nginx)
+            if getattr(lock, "waited_for", None):
+                waited = {"waited_for": lock.waited_for}
     except GenerationError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=True, tested=nginx.binary is not None, **state)
+    except OSError as error:
+        module.fail_json(msg=f"The host could not do it, and what was live is live: {error}")
+    module.exit_json(**result, **waited)
 
 
 if __name__ == "__main__":

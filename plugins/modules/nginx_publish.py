@@ -13,21 +13,25 @@ description:
   - Asks the host once what it has and what it serves, renders nginx's whole configuration on the controller, and
     sends it only if something differs. An unchanged run is one remote call, for one site and for a thousand.
   - On the host the new configuration is written beside the old one and tested by nginx, and one symlink is moved;
-    then nginx reloads. If nginx refuses, the old configuration stays, or comes back, and the task fails in nginx's
-    own words.
+    then nginx reloads and is asked which configuration it runs, because it can refuse one without a word. If it
+    refuses, the old configuration stays, or comes back, and the task fails in nginx's own words.
+  - What other people have in C(conf.d), C(sites-enabled) and C(snippets) goes on as before. A default server or a
+    directive of the http level that is there already counts, and ours gives way.
+  - Settings that there is one of for the whole host (O(http_port), O(https_port), O(extra_config)) belong to the scope
+    that sets them to something else than their defaults. A second scope that does so is refused.
   - A site with O(sites[].tls) is served with its certificate, and with a self-signed placeholder until there is one.
     With the placeholder nothing permanent is sent (no 301, no HSTS) and the site works on the plain port too.
     Which of the two it is lies beside the certificate, so that a certificate's arrival changes no configuration.
 options:
   sites:
     description:
-      - The sites of this host.
+      - The sites of this scope.
       - Each needs exactly one of O(sites[].app), O(sites[].proxy), O(sites[].root), O(sites[].redirect)
         and O(sites[].locations).
       - A site that is no longer in the list is no longer served.
     type: list
     elements: dict
-    required: true
+    default: []
     suboptions:
       name:
         description:
@@ -84,6 +88,25 @@ options:
           redirect:
             description: As O(sites[].redirect), for this path.
             type: str
+          extra_config:
+            description: As O(sites[].extra_config), inside this location.
+            type: str
+      extra_config:
+        description:
+          - Directives of nginx that the site's server block gets at its end, for what has no key.
+          - They are refused where they would close a block that they did not open, or leave one open. What they mean is
+            nginx's to judge, which tests them before anything is changed.
+        type: str
+      template:
+        description:
+          - A Jinja2 template on the controller, absolute or beside the playbook, that makes the site's whole file instead of
+            Portico's own.
+          - C({{ expression }}) becomes one token of nginx, quoted where it must be; C(| bare) writes a part of a token, and
+            C(| safe) plain text.
+          - It sees C(site), C(host), C(http_port), C(https_port), the play's variables and Ansible's filters, and it can include
+            Portico's templates, such as C(listen.conf.j2) and C(certificate.conf.j2).
+          - What the site does need not be said then; with it, C(site.locations) has it.
+        type: str
       tls:
         description: Whether the site is served over HTTPS, with plain HTTP redirecting to it.
         type: bool
@@ -98,6 +121,26 @@ options:
     type: list
     elements: dict
     default: []
+  state:
+    description:
+      - V(present) publishes O(sites).
+      - V(absent) takes the scope's sites off the host; with the last scope portico.web goes too, and gives back what was
+        there before it came. nginx stays installed.
+    type: str
+    choices: [present, absent]
+    default: present
+  scope:
+    description:
+      - Whose sites these are. Plays that each bring some sites to one host publish under names of their own.
+      - What one scope publishes, removes or rolls back leaves the others' sites alone. Letters, digits, dots,
+        underscores and hyphens.
+    type: str
+    default: main
+  packages:
+    description: Packages that are installed first, where they are missing.
+    type: list
+    elements: str
+    default: []
   http_port:
     description: The port for plain HTTP. It is also where the ACME challenge is answered.
     type: int
@@ -106,6 +149,12 @@ options:
     description: The port for HTTPS, and the one that redirects name, unless it is 443.
     type: int
     default: 443
+  extra_config:
+    description:
+      - Directives of nginx for the http level, for what has no key. They are checked as O(sites[].extra_config) is.
+      - What is said here is left out of what Portico says itself, such as C(client_max_body_size).
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -122,6 +171,7 @@ notes:
   - This is an action plugin over M(portico.web.nginx_generation), which is what runs on the host.
 seealso:
   - module: portico.web.nginx_generation
+  - module: portico.web.nginx_rollback
   - module: portico.web.gunicorn_deploy
   - module: portico.web.certbot_certificate
 """
@@ -157,6 +207,15 @@ tested:
   returned: changed
   type: bool
   sample: true
+packages:
+  description: The packages that were installed, or would be.
+  returned: some were missing
+  type: list
+  elements: str
+waited_for:
+  description: The run that this one had to wait for.
+  returned: it had to wait
+  type: str
 files:
   description: The files that differ from what was live, relative to the generation.
   returned: changed

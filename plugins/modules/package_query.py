@@ -56,20 +56,15 @@ missing:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.portico.web.plugins.module_utils import packages
+
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={"names": {"type": "list", "elements": "str", "required": True}},
         supports_check_mode=True,
     )
-    query = module.get_bin_path("dpkg-query")
-    if query is None:
-        module.fail_json(msg="This host has no dpkg-query. Portico installs packages on Debian and its derivatives; this is something else.")
-    names = module.params["names"]
-    # It exits 1 when it does not know one of the names, and still prints the others.
-    _rc, out, _err = module.run_command([query, "--show", "--showformat=${Package} ${db:Status-Status}\\n", *names])
-    installed = {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
-    missing = [name for name in names if name not in installed]
+    missing = packages.missing(module, module.params["names"])
     module.exit_json(changed=bool(missing) and module.check_mode, missing=missing)
 
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 import typing as t
 
 from ansible.plugins.action import ActionBase
@@ -37,7 +39,40 @@ class PorticoAction(ActionBase):
         :param module: its short name, such as C(nginx_generation).
         :raises PorticoError: in the module's own words, when it fails.
         """
-        answer = self._execute_module(module_name=f"portico.web.{module}", module_args=args, task_vars=task_vars)
+        return self._run_module(f"portico.web.{module}", args, task_vars)
+
+    def _run_module(self, module: str, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        answer = self._execute_module(module_name=module, module_args=args, task_vars=task_vars)
         if answer.get("failed"):
-            raise PorticoError(answer.get("msg") or f"portico.web.{module} failed and did not say why: {answer}")
+            raise PorticoError(answer.get("msg") or f"{module} failed and did not say why: {answer}")
         return answer
+
+    def _who(self, task_vars: dict[str, t.Any]) -> str:
+        """Return who runs this, in words for somebody who has to wait for it."""
+        return f'{getpass.getuser()}@{socket.gethostname()}, play "{task_vars.get("ansible_play_name", "")}"'
+
+
+class Templated(dict):
+    """The play's variables; those that are looked at are templated at that moment, and no others."""
+
+    def __init__(self, variables: dict[str, t.Any], templar: t.Any) -> None:
+        super().__init__(variables)
+        self._templar = templar
+
+    def __getitem__(self, name: str) -> t.Any:
+        try:
+            return self._templar.template(super().__getitem__(name))
+        except KeyError:
+            raise
+        except Exception as error:
+            # Whatever a template can raise: the name of the variable is what the person needs beside it.
+            raise PorticoError(f"{name} cannot be templated: {error}") from error
+
+    def get(self, name: str, default: t.Any = None) -> t.Any:
+        return self[name] if name in self else default
+
+
+def diffs(answer: dict[str, t.Any]) -> list[dict[str, str]]:
+    """Return a diff for each file that differs, from the texts before and after that a host sent."""
+    before, after = answer.get("before", {}), answer.get("after", {})
+    return [{"before_header": path, "after_header": path, "before": before.get(path, ""), "after": after.get(path, "")} for path in answer.get("files", [])]

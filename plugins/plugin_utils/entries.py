@@ -33,14 +33,15 @@ class PorticoError(Exception):
     """A mistake or a failure, in words for the person who runs the play."""
 
 
-def options(module: str, option: str) -> dict[str, dict[str, t.Any]]:
-    """Return the documented keys of one list.
+def options(module: str, option: str | None = None) -> dict[str, dict[str, t.Any]]:
+    """Return the documented options of a plugin, or the keys of one that is a list.
 
-    :param module: the plugin that takes the list, such as C(nginx_publish).
+    :param module: the plugin, such as C(nginx_publish).
     :param option: its option that is the list, such as C(sites).
     :returns: key -> its description (type, default, choices, elements, suboptions), as documented.
     """
-    return _documented(module)[option]["suboptions"]
+    documented = _documented(module)
+    return documented[option]["suboptions"] if option else documented
 
 
 def normalise(
@@ -87,8 +88,9 @@ def problem(variable: str, entry: str | int, key: str, value: object, why: str) 
 
 
 def shown(value: object) -> str:
-    """Return a value as people wrote it, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    """Return a value as people wrote it, cut where it is long, and with the names of signs that nobody sees."""
+    written = json.dumps(value, ensure_ascii=False, default=str)
+    text = "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in written)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 
@@ -251,7 +253,7 @@ def _plain(value: t.Any) -> t.Any:
 
 
 def _quote(word: str | int) -> str:
-    return str(word) if isinstance(word, int) else f'"{word}"'
+    return str(word) if isinstance(word, int) else shown(word)
 
 
 def _kind(value: object) -> str:

@@ -11,15 +11,20 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN, LexError, check
+from ansible_collections.portico.web.plugins.plugin_utils.entries import shown
+
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def printable(value: str) -> str:
-    """Refuse control characters, which no name, path or URL has."""
+    """Refuse control characters, which no name, path or URL has, and what is longer than any."""
     bad = next((each for each in value if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")), None)
     if bad is not None:
         raise ValueError(f"has a control character (U+{ord(bad):04X}) in it. Take it out.")
+    if len(value.encode()) > LONGEST_TOKEN:
+        raise ValueError(f"is longer than {LONGEST_TOKEN} bytes, which nginx does not take. Shorten it.")
     return value
 
 
@@ -70,4 +75,17 @@ def url_path(value: str) -> str:
     printable(value)
     if not value.startswith("/") or "//" in value or {".", ".."} & set(value.split("/")) or re.search(r"[\s?#$\"\\]", value):
         raise ValueError("is not the path of a URL. Begin with a slash; no '..', '//', '?', '#', '$', quotes or spaces.")
+    return value
+
+
+def nginx_text(value: str) -> str:
+    """Return whole directives of nginx: text that neither closes a block of ours nor leaves one of its own open."""
+    bad = next((each for each in value if unicodedata.category(each) in ("Cc", "Cs") and each not in "\n\t"), None)
+    if bad is not None:
+        raise ValueError(f"has a control character (U+{ord(bad):04X}) in it. Take it out.")
+    try:
+        check(value)
+    except LexError as error:
+        line = value.split("\n")[error.line - 1].strip()
+        raise ValueError(f"{error}. See its line {error.line}: {shown(line)}.") from error
     return value

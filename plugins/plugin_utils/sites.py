@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import typing as t
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from ansible_collections.portico.web.plugins.module_utils import layout
+from ansible_collections.portico.web.plugins.module_utils.lexer import statements
 from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
-from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, PorticoError, did_you_mean, problem
+from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, PorticoError, did_you_mean, problem, shown
 
 _ANSWERS = ("app", "proxy", "root", "redirect")
 """What a location can do. A site that does one thing only may say it without a list of locations."""
@@ -24,7 +26,8 @@ def normalise_sites(sites: object, apps: Sequence[Mapping[str, t.Any]] | None, v
 
     :param apps: the complete apps that a site may name; None where they are not known and not asked about.
     :returns: for each site: name, server_names, canonical, aliases, tls, certificate, and locations, a list
-        whose elements have path, does (C(app), C(proxy), C(root), C(redirect) or C(static)), target and rest.
+        whose elements have path, does (C(app), C(proxy), C(root), C(redirect) or C(static)), target, rest,
+        extra_config and adds_header; extra_config and template, each text or None.
     :raises PorticoError: at the first mistake.
     """
     described = entries.options("nginx_publish", "sites")
@@ -33,6 +36,31 @@ def normalise_sites(sites: object, apps: Sequence[Mapping[str, t.Any]] | None, v
     normalised = [_site(variable, site, known) for site in complete]
     _refuse_shared_names(variable, normalised)
     return normalised
+
+
+def check_templates(sites: list[Entry], resolve: Callable[[str], str], variable: str = "nginx_sites") -> None:
+    """Refuse a template that the controller does not have.
+
+    :param resolve: makes a path absolute that was written beside the playbook.
+    """
+    for site in sites:
+        if site["template"] is not None and not os.path.isfile(resolve(site["template"])):
+            raise problem(variable, site["name"], "template", site["template"], f"is not a file on the controller (looked for {resolve(site['template'])}).")
+
+
+def check_http_level(text: object) -> str:
+    """Return C(nginx_extra_config) if it is whole directives.
+
+    :raises PorticoError: naming the line that is not.
+    """
+    try:
+        return formats.nginx_text(text) if isinstance(text, str) else _not_text()
+    except ValueError as error:
+        raise PorticoError(f"nginx_extra_config: {shown(text)} {error}") from error
+
+
+def _not_text() -> str:
+    raise ValueError("is not text. Write directives of nginx, with a ';' at the end of each.")
 
 
 def wanted_certificates(sites: object) -> list[dict[str, t.Any]]:
@@ -55,7 +83,8 @@ def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | 
         return problem(variable, site["name"], key, value, why)
 
     given = [key for key in (*_ANSWERS, "locations") if site[key] is not None]
-    if len(given) != 1:
+    # A template of somebody's own may do something that has no key.
+    if len(given) != 1 and (given or site["template"] is None):
         raise mistake(*_one_answer(given, (*_ANSWERS, "locations")))
     names = site["server_names"]
     if not names:
@@ -67,7 +96,8 @@ def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | 
         raise mistake("server_names", twins[0], "stands there twice. Write each name once.")
 
     locations: list[Entry] = []
-    for at, location in enumerate(site["locations"] or [{"path": "/", given[0]: site[given[0]]}]):
+    alone = [{"path": "/", given[0]: site[given[0]]}] if given and given != ["locations"] else []
+    for at, location in enumerate(site["locations"] or alone):
         prefix = f"locations[{at}]." if site["locations"] else ""
         answers = [key for key in _ANSWERS if location.get(key) is not None]
         if len(answers) != 1:
@@ -78,7 +108,7 @@ def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | 
             if target not in apps:
                 raise mistake(f"{prefix}app", target, f"is not an app of gunicorn_apps. {did_you_mean(target, apps)}")
             locations.extend(_static_locations(apps[target], location["path"]))
-        locations.append({"path": location["path"], "does": does, "target": target, "rest": _rest(does, target)})
+        locations.append(_location(location["path"], does, target, location.get("extra_config")))
     _refuse_shared_paths(mistake, locations)
     return {
         "name": site["name"],
@@ -88,7 +118,15 @@ def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | 
         "tls": site["tls"],
         "certificate": site["certificate"] or site["name"],
         "locations": locations,
+        "extra_config": site["extra_config"],
+        "template": site["template"],
     }
+
+
+def _location(path: str, does: str, target: str, extra: str | None = None) -> Entry:
+    # nginx drops the headers of the server from a location that sends one of its own.
+    adds_header = any(depth == 0 and words[0] == "add_header" for depth, words, _line in statements(extra or ""))
+    return {"path": path, "does": does, "target": target, "rest": _rest(does, target), "extra_config": extra, "adds_header": adds_header}
 
 
 def _rest(does: str, target: str) -> str:
@@ -109,7 +147,7 @@ def _static_locations(app: Mapping[str, t.Any], path: str) -> list[Entry]:
     """Return the static folders of an app that is mounted at a path."""
     base = path.rstrip("/")
     source = layout.app_source(app["name"])
-    return [{"path": base + prefix, "does": "static", "target": f"{source}/{folder}/", "rest": ""} for prefix, folder in (app["static"] or {}).items()]
+    return [_location(base + prefix, "static", f"{source}/{folder}/") for prefix, folder in (app["static"] or {}).items()]
 
 
 def _refuse_shared_paths(mistake: t.Callable[[str, object, str], PorticoError], locations: Iterable[Entry]) -> None:
@@ -172,8 +210,11 @@ _FORMATS: Mapping[str, entries.Format] = {
     "proxy": _backend,
     "root": formats.absolute_path,
     "redirect": _redirect,
+    "extra_config": formats.nginx_text,
+    "template": formats.printable,
     "locations.path": formats.url_path,
     "locations.proxy": _backend,
     "locations.root": formats.absolute_path,
     "locations.redirect": _redirect,
+    "locations.extra_config": formats.nginx_text,
 }

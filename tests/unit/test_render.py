@@ -21,8 +21,9 @@ BOOKWORM = render.Host((1, 22, 1), (3, 0, 17))
 TRIXIE = render.Host((1, 26, 3), (3, 5, 1))
 
 
-def published(host=TRIXIE, sites=SITES, ports=(80, 443)):
-    return render.configuration(normalise_sites(sites, APPS), APPS, host, ports)
+def published(host=TRIXIE, sites=SITES, ports=(80, 443), extra_config=""):
+    settings = {"http_port": ports[0], "https_port": ports[1], "extra_config": extra_config}
+    return {**render.base(settings, host), **render.site_files(normalise_sites(sites, APPS), APPS, host, settings)}
 
 
 def parsed(text, tmp_path):
@@ -124,3 +125,38 @@ def test_templates_quote_or_say_why_not():
         for before, expression, after in re.findall(r"(.?)\{\{ (.*?) \}\}(.?)", template.read_text(encoding="utf-8")):
             alone = before in ("", " ") and after in ("", " ", ";")
             assert alone or expression.endswith(("| bare", "| safe")) or template.name == "location_redirect.conf.j2", f"{template.name}: {expression}"
+
+
+def test_extra_config_stands_in_its_block(tmp_path):
+    sites = [
+        {
+            "name": "shop",
+            "server_names": ["shop.example.com"],
+            "extra_config": "client_max_body_size 64m;\nif ($arg_a) {\nreturn 403;\n}",
+            "locations": [{"path": "/", "root": "/srv", "extra_config": "add_header X-A 'b; }';"}, {"path": "/b/", "root": "/srv", "extra_config": "autoindex on; # yes"}],
+        }
+    ]
+    text = published(sites=sites)["sites/shop.conf"]
+    (server,) = (each["block"] for each in parsed(text, tmp_path) if each["directive"] == "server")
+    assert directives(server, "client_max_body_size") == [["64m"]]
+    assert [each["args"] for each in server if each["directive"] == "if"] == [["$arg_a"]]
+    root, below = (each["block"] for each in server if each["directive"] == "location" and each["args"][0] in ("/", "/b/"))
+    assert ["X-A", "b; }"] in directives(root, "add_header") and ["portico/headers.conf"] in directives(root, "include")
+    assert directives(below, "autoindex") == [["on"]] and not directives(below, "add_header")
+    assert "        autoindex on; # yes\n    }\n" in text and "    if ($arg_a) {\n        return 403;\n    }\n}\n" in text
+
+
+def test_the_http_levels_extra_config_counts_instead_of_ours(tmp_path):
+    files = published(extra_config="client_max_body_size 64m;\nssl_session_timeout 1h;")
+    assert directives(parsed(files["http.conf"], tmp_path), "client_max_body_size") == [["64m"]]
+    assert "client_max_body_size" not in files["nginx.conf"] and "ssl_session_timeout" not in files["tls.conf"]
+    assert "gzip on;" in files["nginx.conf"] and "ssl_protocols" in files["tls.conf"]
+
+
+def test_what_others_have_said_once_is_left_to_them():
+    host = render.Host((1, 26, 3), (3, 5, 1), taken_listens=("0.0.0.0:80", "[::]:443"), taken_directives=("gzip", "server_tokens", "server"))
+    files = published(host)
+    assert not re.search(r"^ *(gzip|server_tokens) ", files["nginx.conf"], re.MULTILINE) and "gzip_vary on;" in files["nginx.conf"]
+    assert re.findall(r"listen (.*) default_server", files["default.conf"]) == ["[::]:80", "443 ssl"]
+    assert {"gzip", "client_max_body_size", "ssl_ciphers"} <= render.once_at_http_level()
+    assert not {"include", "add_header", "server", "map"} & render.once_at_http_level()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
-from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites, wanted_certificates
+from ansible_collections.portico.web.plugins.plugin_utils.sites import check_http_level, check_templates, normalise_sites, wanted_certificates
 
 APPS = [{"name": "shop", "static": {"/static/": "staticfiles"}}, {"name": "blog", "static": None}]
 
 
 def site(**keys):
     return {"name": "shop", "server_names": ["shop.example.com"], **({} if "locations" in keys else {"app": "shop"}), **keys}
+
+
+def location(path, does, target, rest=""):
+    return {"path": path, "does": does, "target": target, "rest": rest, "extra_config": None, "adds_header": False}
 
 
 def test_an_app_brings_its_static_folders():
@@ -24,9 +28,11 @@ def test_an_app_brings_its_static_folders():
         "tls": True,
         "certificate": "shop",
         "locations": [
-            {"path": "/static/", "does": "static", "target": "/srv/portico/shop/current/source/staticfiles/", "rest": ""},
-            {"path": "/", "does": "app", "target": "shop", "rest": ""},
+            location("/static/", "static", "/srv/portico/shop/current/source/staticfiles/"),
+            location("/", "app", "shop"),
         ],
+        "extra_config": None,
+        "template": None,
     }
 
 
@@ -41,7 +47,7 @@ def test_an_app_below_a_path_brings_its_static_folders_there():
 )
 def test_a_redirect_keeps_the_path_unless_it_has_one(target, rest):
     (complete,) = normalise_sites([{"name": "old", "server_names": "old.example.com", "redirect": target}], APPS)
-    assert complete["locations"] == [{"path": "/", "does": "redirect", "target": target, "rest": rest}]
+    assert complete["locations"] == [location("/", "redirect", target, rest)]
 
 
 @pytest.mark.parametrize(
@@ -104,3 +110,35 @@ def test_a_pattern_among_the_names_of_a_site_with_tls_is_refused():
     with pytest.raises(PorticoError, match=r'nginx_sites, entry "shop", key "server_names": "\*\.a\.test" needs a certificate'):
         wanted_certificates(patterns)
     assert wanted_certificates([patterns[0] | {"tls": False}]) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"extra_config": "}\nserver {"}, 'key "extra_config": "}\\nserver {" closes a block that it did not open. See its line 1: "}".'),
+        ({"extra_config": "gzip on;\nclient_max_body_size 1m"}, "has a directive that does not end. Put a ';' at its end. See its line 2: \"client_max_body_size 1m\"."),
+        ({"extra_config": "gzip on;\x1b"}, "has a control character (U+001B) in it"),
+        ({"extra_config": ["gzip on;"]}, 'key "extra_config"'),
+        ({"locations": [{"path": "/", "root": "/srv", "extra_config": "if ($a) {"}]}, 'key "locations.extra_config": "if ($a) {" opens a block that it does not close'),
+        ({"app": None}, 'key "app or proxy or root or redirect or locations": is missing'),
+    ],
+)
+def test_text_that_would_reach_out_of_its_block_is_refused(keys, message):
+    with pytest.raises(PorticoError) as told:
+        normalise_sites([site(**keys)], APPS)
+    assert message in str(told.value)
+
+
+@pytest.mark.parametrize("text", ["}", "gzip on", ["gzip on;"], None])
+def test_the_http_levels_text_is_checked_too(text):
+    with pytest.raises(PorticoError, match="^nginx_extra_config: "):
+        check_http_level(text)
+
+
+def test_a_site_with_a_template_need_not_say_what_it_does(tmp_path):
+    (complete,) = normalise_sites([site(app=None, template="own.conf.j2")], APPS)
+    assert complete["locations"] == [] and complete["template"] == "own.conf.j2"
+    with pytest.raises(PorticoError, match=r'key "template": "own.conf.j2" is not a file on the controller'):
+        check_templates([complete], lambda path: str(tmp_path / path))
+    (tmp_path / "own.conf.j2").write_text("")
+    check_templates([complete], lambda path: str(tmp_path / path))

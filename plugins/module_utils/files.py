@@ -1,0 +1,72 @@
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Files and links that are there wholly or not at all, whenever the process or the machine stops."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import typing as t
+
+SUFFIX = ".portico-new"
+"""Of what is not in its place yet. A run that was killed may leave one, and the next of the same name replaces it."""
+
+
+def digest(text: str) -> str:
+    """Return the fingerprint of a text, by which the controller and a host know that they mean the same."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def write(path: str, text: str, mode: int = 0o644) -> None:
+    """Write a file in one step: who reads it finds the old text or the new one."""
+    new = path + SUFFIX
+    remove(new)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(new, mode)
+    os.rename(new, path)
+
+
+def point(link: str, target: str, new: str | None = None) -> None:
+    """Make a symlink, or move it, in one step.
+
+    :param new: where it is made first, if that cannot be beside it.
+    """
+    new = new or link + SUFFIX
+    remove(new)
+    os.symlink(target, new)
+    os.rename(new, link)
+
+
+def remove(path: str) -> None:
+    """Remove a file or a link, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)
+
+
+def read(path: str) -> str | None:
+    """Return a file's text, or None where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def target(link: str) -> str | None:
+    """Return where a symlink leads, or None where there is none."""
+    return os.readlink(link) if os.path.islink(link) else None
+
+
+def restored(path: str) -> t.Callable[[], None]:
+    """Return the step that makes a file or a link what it is now: that text, that target, or nothing."""
+    leads = target(path)
+    if leads is not None:
+        return lambda: point(path, leads)
+    text = read(path)
+    if text is not None:
+        return lambda: write(path, text)
+    return lambda: remove(path)
