@@ -1,0 +1,187 @@
+"""Scopes, history, drift and text of one's own, as visitors and administrators see them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import hostile
+import pytest
+from load import Load
+
+LIVE = "/var/lib/portico/nginx/live"
+
+
+def moved(name, to, **keys):
+    """A site that tells by its redirect what was published."""
+    return {"name": name, "server_names": [f"{name}.example.test"], "tls": False, "redirect": f"https://{to}.example.test/", **keys}
+
+
+@pytest.fixture(scope="module")
+def run(play, name):
+    """Run a play against this server; it has to end as the test says."""
+
+    def run(playbook, *flags, ok=True, **variables):
+        done = play(playbook, "--limit", name, "--extra-vars", json.dumps(variables), *flags)
+        assert done.ok == ok, done.output
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def publish(run):
+    def publish(*sites, scope="main", flags=(), **more):
+        return run("publish.yml", *flags, nginx_sites=sites, nginx_scope=scope, **more)
+
+    return publish
+
+
+@pytest.fixture
+def leads(visitor):
+    """Say where a site leads: the first label of its redirect's target, or the status."""
+
+    def leads(name):
+        try:
+            answer = visitor.get(f"http://{name}.example.test/")
+        except ConnectionError:
+            return "nowhere"
+        return answer.headers["Location"].split("//")[1].split(".")[0] if answer.status == 301 else answer.status
+
+    return leads
+
+
+@pytest.fixture(autouse=True)
+def clean(publish):
+    """Each test leaves a server that nothing is published to."""
+    yield
+    for scope in ("main", "other"):
+        publish(scope=scope, nginx_state="absent")
+
+
+def test_scopes_leave_each_other_and_strangers_alone(host, publish, run, leads):
+    publish()
+    stranger = "server { listen 80; server_name stranger.example.test; return 301 https://stranger.example.test; }"
+    host.check_output("echo %s >/etc/nginx/conf.d/stranger.conf", stranger)
+    publish(moved("a", "one"))
+    publish(moved("b", "two"), scope="other")
+    publish(moved("a", "three"))
+    assert (leads("a"), leads("b"), leads("stranger")) == ("three", "two", "stranger")
+
+    run("roll_back.yml")
+    assert (leads("a"), leads("b"), leads("stranger")) == ("one", "two", "stranger")
+    publish(moved("b", "four"), scope="other")
+    run("roll_back.yml", nginx_scope="other")
+    assert (leads("a"), leads("b"), leads("stranger")) == ("one", "two", "stranger")
+
+    publish(scope="other", nginx_state="absent")
+    assert (leads("a"), leads("b"), leads("stranger")) == ("one", "nowhere", "stranger")
+    publish(nginx_state="absent")
+    assert leads("stranger") == "stranger"
+    assert not host.file("/var/lib/portico").exists
+    host.check_output("rm /etc/nginx/conf.d/stranger.conf && systemctl reload nginx")
+
+
+def test_scopes_cannot_have_the_same_name_or_setting(publish, run):
+    publish(moved("a", "one"))
+    same_name = run("publish.yml", ok=False, nginx_scope="other", nginx_sites=[moved("a", "two")])
+    assert r"is a site of the scope \"main\" on this host" in same_name.output
+    same_host = run("publish.yml", ok=False, nginx_scope="other", nginx_sites=[moved("b", "two", server_names=["a.example.test"])])
+    assert r"belongs to the site \"a\" of the scope \"main\" on this host" in same_host.output
+    publish(moved("a", "one"), nginx_extra_config="client_max_body_size 3m;")
+    setting = run("publish.yml", ok=False, nginx_scope="other", nginx_sites=[moved("b", "two")], nginx_extra_config="gzip off;")
+    assert r"nginx_extra_config: what nginx has once for the whole host is set by the scope \"main\" already" in setting.output
+
+
+def test_going_back_reaches_any_kept_generation(host, name, publish, run, leads):
+    for target in ("one", "two", "three"):
+        publish(moved("a", target))
+    dry = run("roll_back.yml", "--check", "--diff", nginx_generation=1)
+    assert "-        return 301 https://three.example.test/" in dry.output
+    assert "+        return 301 https://one.example.test/" in dry.output
+    assert leads("a") == "three"
+    back = run("roll_back.yml", nginx_generation=1)
+    assert leads("a") == "one"
+    assert r"scope \"main\" went back to generation 1" in back.output
+    assert run("roll_back.yml", nginx_generation=1).changed == {name: 0}
+    assert "Generation 99 is not kept" in run("roll_back.yml", ok=False, nginx_generation=99).output
+    for number in range(6):
+        publish(moved("a", f"site{number}"))
+    assert len(host.file("/var/lib/portico/nginx/generations").listdir()) == 5
+
+
+def test_an_edited_file_is_shown_and_put_right(host, name, publish, leads):
+    publish(moved("a", "one"))
+    host.check_output(f"sed -i s/one.example/edited.example/ {LIVE}/sites/a.conf && echo '# mine' >{LIVE}/sites/mine.conf")
+    dry = publish(moved("a", "one"), flags=("--check", "--diff"))
+    assert dry.changed == {name: 1}
+    assert "-        return 301 https://edited.example.test/" in dry.output
+    assert "+        return 301 https://one.example.test/" in dry.output
+    publish(moved("a", "one"))
+    assert leads("a") == "one"
+    assert host.file(f"{LIVE}/sites/mine.conf").content_string == "# mine\n"
+    assert publish(moved("a", "one")).changed == {name: 0}
+
+
+def test_a_bad_value_is_red_in_every_run_and_never_on_disk(host, publish, run, leads):
+    publish(moved("a", "one"))
+    live = host.file(LIVE).linked_to
+    banana = {"nginx_sites": [moved("a", "two", extra_config="client_max_body_size banana;")]}
+    for flags in (["--check"], [], []):
+        red = run("publish.yml", *flags, ok=False, **banana)
+        assert r"\"client_max_body_size\" directive invalid value in sites/a.conf:" in red.output
+        assert "client_max_body_size banana;" in red.output
+    assert host.file(LIVE).linked_to == live
+    assert host.run("grep -r banana /etc/nginx /var/lib/portico").rc == 1
+    host.check_output("systemctl restart nginx")
+    assert leads("a") == "one"
+
+
+def test_text_and_templates_of_ones_own_are_served(publish, visitor):
+    extra = moved("a", "one", extra_config="location = /extra { return 200 'a; }\nb'; }")
+    own = {"name": "own", "server_names": ["own.example.test"], "tls": False, "template": "own.conf.j2"}
+    publish(extra, own, nginx_extra_config="client_max_body_size 3m; server_tokens on;")
+    answer = visitor.get("http://a.example.test/extra")
+    assert (answer.status, answer.text) == (200, "a; }\nb")
+    assert answer.headers["Server"].startswith("nginx/")
+    assert visitor.get("http://own.example.test/").text == "HELLO; } FROM THE PLAY"
+
+
+def test_hostile_values_reach_a_visitor_to_the_byte(publish, visitor):
+    """Two hundred through a real nginx, half as what it says, half as where it leads."""
+    # Control characters and "$" are refused; what looks like Jinja, Ansible would take for its own.
+    unseen = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff$]|\{[{%#]")
+    hostiles = [value for _key, value in hostile.values(1, 2000, ["redirect"]) if not unseen.search(value) and len(value) < 1000]
+    words, paths = hostiles[:100], [percent_encoded(value) for value in hostiles[100:200]]
+    assert len(paths) == 100
+    quoted = [word.replace("\\", "\\\\").replace('"', '\\"') for word in words]
+    says = [moved(f"says{at}", "x", extra_config=f'location = /word {{ return 200 "{word}"; }}') for at, word in enumerate(quoted)]
+    goes = [moved(f"goes{at}", "x", redirect=f"https://example.test/{path}") for at, path in enumerate(paths)]
+    publish(*says, *goes)
+    for at, word in enumerate(words):
+        assert visitor.get(f"http://says{at}.example.test/word").text == word
+    for at, path in enumerate(paths):
+        assert visitor.get(f"http://goes{at}.example.test/").headers["Location"] == f"https://example.test/{path}"
+
+
+def test_a_connection_without_pipelining_works(publish, leads, monkeypatch):
+    monkeypatch.setenv("ANSIBLE_PIPELINING", "0")
+    assert "PUT " in publish(moved("a", "one"), flags=("-vvv",)).output
+    assert leads("a") == "one"
+
+
+def test_a_host_of_an_older_portico_goes_on(host, name, address, publish, leads):
+    """0.1 wrote no manifest, no marker, and one file for all upstreams."""
+    publish(moved("a", "one"), moved("gone", "one"))
+    host.check_output(f"cd {LIVE} && rm manifest.json && printf '# nothing\\\\n' | tee marker.conf >apps.conf && systemctl reload nginx")
+    with Load(address, ["http://a.example.test/"]) as load:
+        publish(moved("a", "one"))
+    assert not load.report.lost, load.report
+    assert (leads("a"), leads("gone")) == ("one", "nowhere")
+    assert not host.file(f"{LIVE}/apps.conf").exists
+    assert publish(moved("a", "one")).changed == {name: 0}
+
+
+def percent_encoded(word):
+    """Percent-encode what no URL has; everything else that looks dangerous stays."""
+    return "".join(sign if sign.isascii() and sign.isprintable() and sign not in ' "\\<>^`{|}' else "".join(f"%{byte:02X}" for byte in sign.encode()) for sign in word)
