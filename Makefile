@@ -43,6 +43,10 @@ unit: environment ## the unit tests
 molecule: environment ## deploy to Debian 12 and 13 in containers, and verify
 	@tools/alone molecule test --all --no-command-borders
 
+.PHONY: bench
+bench: environment ## measure what runs over SSH cost, for 1, 100 and 1000 sites (minutes)
+	@python tests/bench/bench.py
+
 .PHONY: environment
 environment: ## make the development environment, .venv
 	@tools/environment
