@@ -27,6 +27,7 @@ test: environment ## every check that a change must pass: lint, unit, molecule
 
 .PHONY: test-all
 test-all: test ## the same, and whatever takes long
+	@PORTICO_ALL_FAULTS=1 tools/alone molecule test --scenario-name faults --no-command-borders
 
 .PHONY: lint
 lint: environment ## yamllint, and ansible-lint with its profile for production
