@@ -28,6 +28,7 @@ test: environment ## every check that a change must pass: lint, unit, molecule
 .PHONY: test-all
 test-all: test ## the same, and whatever takes long
 	@PORTICO_HOSTILE_VALUES=10000 pytest tests/unit/test_injection.py
+	@PORTICO_ALL_FAULTS=1 tools/alone molecule test --scenario-name faults --no-command-borders
 
 .PHONY: lint
 lint: environment ## yamllint, and ansible-lint with its profile for production
@@ -43,6 +44,10 @@ unit: environment ## the unit tests
 .PHONY: molecule
 molecule: environment ## deploy to Debian 12 and 13 in containers, and verify
 	@tools/alone molecule test --all --no-command-borders
+
+.PHONY: bench
+bench: environment ## measure what runs over SSH cost, for 1, 100 and 1000 sites (minutes)
+	@python tests/bench/bench.py
 
 .PHONY: environment
 environment: ## make the development environment, .venv
