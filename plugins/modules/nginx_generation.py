@@ -442,7 +442,9 @@ class Nginx:
             for step in reversed(self.undo):
                 step()
             if state["active"] and self._systemctl("is-active", "--quiet") == 0:
-                self._systemctl("reload")
+                # Why it came to this is what the person needs to know.
+                with contextlib.suppress(GenerationError):
+                    self._reload(state["serving"])
             raise
 
     def make_certificates(self, names: list[str]) -> None:
@@ -547,9 +549,10 @@ class Nginx:
             raise GenerationError(f"nginx did not reload, and the configuration before is back: {self._last_words()}")
         deadline = time.monotonic() + SECONDS_TO_PROVE
         while _serving() != number:
-            refused = [line for line in log.read().splitlines() if "[emerg]" in line]
-            if refused:
-                raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {_relevant(refused[-1])}")
+            said = log.read()
+            # A port that is taken it tries again, for two seconds and a half, and has it if it is free then.
+            if any("[emerg]" in line and "bind() to" not in line for line in said.splitlines()):
+                raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {_relevant(said)}")
             if time.monotonic() > deadline:
                 raise GenerationError(f"nginx does not run the new configuration {SECONDS_TO_PROVE} seconds after its reload, so the one before is back.")
             # Between two questions to a process that sends no word when it is done.
@@ -709,7 +712,7 @@ def _numbers_after(words: str, text: str) -> list[int]:
 def _relevant(text: str) -> str:
     """Return nginx's complaints without its time stamps, or all it said where it does not complain."""
     lines = [re.sub(r"^.*?\[(?:emerg|alert|crit|error)\]\s*(?:\d+#\d+:\s*)?", "", line) for line in text.splitlines() if re.search(r"\[(emerg|alert|crit|error)\]", line)]
-    return "; ".join(lines) or text.strip() or "it did not say why"
+    return "; ".join(dict.fromkeys(lines)) or text.strip() or "it did not say why"
 
 
 def _quoted_line(words: str, tree: dict[str, str]) -> str:
