@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.portico.web.plugins.plugin_utils import lists
-from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction, Templated
+from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 
 
@@ -19,5 +18,4 @@ class ActionModule(PorticoAction):
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         if args:
             raise PorticoError(f"portico.web.check takes no options, but was given {', '.join(args)}.")
-        lists.refuse_near_misses(task_vars)
-        return {"changed": False, "checked": lists.check(Templated(task_vars, self._templar), self._loader.path_dwim)}
+        return {"changed": False, "checked": self._check_lists(task_vars)}

@@ -23,6 +23,8 @@ class ActionModule(PorticoAction):
 
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         options = entries.arguments("nginx_publish", args)
+        if options["check_lists"]:
+            self._check_lists(task_vars)
         if options["state"] == "absent":
             options["sites"] = []
         known_apps = apps.normalise_apps(options["apps"])

@@ -136,6 +136,12 @@ options:
         underscores and hyphens.
     type: str
     default: main
+  check_lists:
+    description:
+      - Whether all of Portico's lists that the play has are checked first, as M(portico.web.check) does it. The role says
+        yes, and saves a task.
+    type: bool
+    default: false
   packages:
     description: Packages that are installed first, where they are missing.
     type: list

@@ -10,6 +10,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.portico.web.plugins.plugin_utils import lists
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 
 
@@ -32,6 +33,14 @@ class PorticoAction(ActionBase):
 
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         raise NotImplementedError
+
+    def _check_lists(self, task_vars: dict[str, t.Any]) -> list[str]:
+        """Check every Portico list that the play brings, and return the names of those that were there.
+
+        :raises PorticoError: at the first mistake.
+        """
+        lists.refuse_near_misses(task_vars)
+        return lists.check(Templated(task_vars, self._templar), self._loader.path_dwim)
 
     def _ask(self, module: str, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """Run one of the collection's modules on the host: one remote call.
