@@ -242,8 +242,12 @@ FITTINGS = {
     "/etc/systemd/system/nginx.service.d/portico.conf": f"""\
 # Written by portico.web.
 [Service]
+ExecStartPre=
 # A socket outlives a master that was killed, and nothing could listen there again.
 ExecStartPre=/bin/rm -f {layout.NGINX_SOCKET}
+# Who purges the package and installs it again begins anew; dpkg puts its nginx.conf where ours had moved it.
+ExecStartPre=/bin/sh -c 'test -e {MAIN} || cp {PACKAGED} {MAIN}'
+ExecStartPre=/usr/sbin/nginx -t -q -g 'daemon on; master_process on;'
 Restart=on-failure
 """,
     "/etc/tmpfiles.d/portico-nginx.conf": f"""\
