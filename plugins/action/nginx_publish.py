@@ -30,10 +30,11 @@ class ActionModule(PorticoAction):
         known_apps = apps.normalise_apps(options["apps"])
         wanted_sites = sites.normalise_sites(options["sites"], known_apps)
         sites.check_templates(wanted_sites, self._loader.path_dwim)
-        sites.check_http_level(options["extra_config"])
+        sites.check_settings(options)
         for _turn in range(_TURNS):
             state = self._state(options, task_vars)
-            _refuse_to_take_over(state)
+            if options["state"] == "present":
+                _refuse_to_take_over(state)
             _refuse_shared(state, options["scope"], wanted_sites)
             settings, owner = _settings(state, options)
             host = _host(state)

@@ -61,6 +61,30 @@ def target(link: str) -> str | None:
     return os.readlink(link) if os.path.islink(link) else None
 
 
+class LogFromNow:
+    """What is written to a log from now on, whether it is appended to or begun anew."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.inode, self.size = self._now()
+
+    def read(self) -> str:
+        inode, size = self._now()
+        try:
+            with open(self.path, encoding="utf-8", errors="replace") as file:
+                file.seek(self.size if inode == self.inode and size >= self.size else 0)
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def _now(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return 0, 0
+        return found.st_ino, found.st_size
+
+
 def restored(path: str) -> t.Callable[[], None]:
     """Return the step that makes a file or a link what it is now: that text, that target, or nothing."""
     leads = target(path)

@@ -40,7 +40,7 @@ def manifest(number: int) -> Manifest:
     if not number:
         return no_manifest()
     text = files.read(f"{folder(number)}/{MANIFEST}")
-    return {key: value for key, value in json.loads(text).items() if key in no_manifest()} if text else _manifest_of_0_1(number)
+    return {key: value for key, value in json.loads(text).items() if key in no_manifest()} if text else _manifest_of_all(number)
 
 
 def history() -> list[dict[str, t.Any]]:
@@ -119,8 +119,8 @@ def prune(needed: t.Iterable[int]) -> None:
             shutil.rmtree(folder(number))
 
 
-def _manifest_of_0_1(number: int) -> Manifest:
-    """Describe a generation of a version that wrote no manifest: all of it was published by one play."""
+def _manifest_of_all(number: int) -> Manifest:
+    """Describe a generation from before there were manifests: all of it was published by one play."""
     found = {path: files.digest(text) for path, text in texts(number).items()}
     own = {path: each for path, each in found.items() if path.startswith("sites/")}
     host = {path: each for path, each in found.items() if path not in own}

@@ -339,12 +339,12 @@ class Host:
         environment = {"REQUESTS_CA_BUNDLE": layout.ACME_CA_BUNDLE} if self.bundle else {}
         deadline = time.monotonic() + SECONDS_FOR_ANOTHER_CERTBOT
         while True:
-            log = _LogOfThisRun(LOG)
+            log = files.LogFromNow(LOG)
             rc, out, err = self.module.run_command([*bound, *command], environ_update=environment)
             # The timer may be renewing just now. Nothing was asked of the CA yet, so that waiting is no second try.
             if rc == 0 or not lineage.is_locked(out + err) or time.monotonic() > deadline:
                 break
-            time.sleep(SECONDS_BETWEEN_TRIES)
+            time.sleep(SECONDS_BETWEEN_TRIES)  # certbot only tries its lock, and has no way to wait for it
         if rc == 0:
             return None
         if rc in (124, 137):
@@ -356,30 +356,6 @@ class Host:
 
     def _systemctl(self, *arguments: str, check: bool = False) -> tuple[int, str, str]:
         return self.module.run_command([self.module.get_bin_path("systemctl", required=True), *arguments], check_rc=check)
-
-
-class _LogOfThisRun:
-    """The part of a log that is written from now on, whether it is appended to or begun anew."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.inode, self.size = self._now()
-
-    def read(self) -> str:
-        inode, size = self._now()
-        try:
-            with open(self.path, encoding="utf-8", errors="replace") as file:
-                file.seek(self.size if inode == self.inode and size >= self.size else 0)
-                return file.read()
-        except FileNotFoundError:
-            return ""
-
-    def _now(self) -> tuple[int, int]:
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            return 0, 0
-        return found.st_ino, found.st_size
 
 
 def _link_target(name: str) -> str:

@@ -61,10 +61,6 @@ options:
     description: Who asks, in words for the person whose run has to wait.
     type: str
     default: another run
-  patience:
-    description: For how many seconds a run waits for another.
-    type: int
-    default: 300
 attributes:
   check_mode:
     support: full
@@ -234,9 +230,11 @@ DEFAULT_SITE = ETC + "/sites-enabled/default"
 DEFAULT_SITE_FILE = ETC + "/sites-available/default"
 SWITCHED_OFF = layout.NGINX + "/switched-off.json"
 ERROR_LOG = "/var/log/nginx/error.log"
+PID_FILE = "/run/nginx.pid"
 LOCK = "/run/lock/portico-nginx.lock"
 STAGE = "/run/portico-nginx-test-"
 SECONDS_TO_PROVE = 60
+SECONDS_FOR_ANOTHER_RUN = 300
 
 FITTINGS = {
     "/etc/systemd/system/nginx.service.d/portico.conf": f"""\
@@ -442,7 +440,8 @@ class Nginx:
     def _or_put_back(self, state: dict[str, t.Any]) -> t.Iterator[None]:
         try:
             yield
-        except Exception:
+        except BaseException:
+            # Ansible ends a module that cannot go on by SystemExit, which is no Exception.
             for step in reversed(self.undo):
                 step()
             if state["active"] and self._systemctl("is-active", "--quiet") == 0:
@@ -482,7 +481,10 @@ class Nginx:
         os.makedirs(layout.NGINX_RUN, mode=0o700, exist_ok=True)
         different = [path for path, text in FITTINGS.items() if files.read(path) != text]
         for path in different:
-            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            folder = os.path.dirname(path)
+            if not os.path.isdir(folder):
+                os.makedirs(folder, mode=0o755)
+                self.undo.append(lambda folder=folder: _remove_empty(folder))
             self.undo.append(files.restored(path))
             files.write(path, FITTINGS[path])
         if different:
@@ -540,27 +542,37 @@ class Nginx:
             self._systemctl("enable", "--quiet")
         if state["active"]:
             self._reload(number)
-        elif self._systemctl("start") != 0 or self._systemctl("is-active", "--quiet") != 0:
-            raise GenerationError(f"nginx did not start with the new configuration, which was put back: {self._last_words()}")
+            return
+        log = files.LogFromNow(ERROR_LOG)
+        if self._systemctl("start") != 0:
+            raise GenerationError(f"nginx did not start with the new configuration, and the one before is back: {self._last_words()}")
+        self._prove(number, log, set())
 
     def _reload(self, number: int | None) -> None:
-        """Reload nginx and wait until it answers as the generation of that number, or as none of ours.
-
-        :raises GenerationError: when it does not, which it tells nobody: not by its exit code, not systemd.
-        """
-        log = _LogFromNow(ERROR_LOG)
+        log, workers = files.LogFromNow(ERROR_LOG), _accepting_workers()
         if self._systemctl("reload") != 0:
             raise GenerationError(f"nginx did not reload, and the configuration before is back: {self._last_words()}")
+        self._prove(number, log, workers)
+
+    @staticmethod
+    def _prove(number: int | None, log: files.LogFromNow, before: set[str]) -> None:
+        """Wait until nginx answers as the generation of that number, or as none of ours, and as no other any more.
+
+        The new workers answer a tenth of a second before the old ones are told to leave, and longer on a busy host.
+
+        :param log: its error log since it was told.
+        :param before: the workers that accepted connections until then.
+        :raises GenerationError: when it does not, which it tells nobody: not by its exit code, not systemd.
+        """
         deadline = time.monotonic() + SECONDS_TO_PROVE
-        while _serving() != number:
+        while _serving() != number or before & _accepting_workers():
             said = log.read()
             # A port that is taken it tries again, for two seconds and a half, and has it if it is free then.
             if any("[emerg]" in line and "bind() to" not in line for line in said.splitlines()):
                 raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {_relevant(said)}")
             if time.monotonic() > deadline:
-                raise GenerationError(f"nginx does not run the new configuration {SECONDS_TO_PROVE} seconds after its reload, so the one before is back.")
-            # Between two questions to a process that sends no word when it is done.
-            time.sleep(0.02)
+                raise GenerationError(f"nginx does not run the new configuration after {SECONDS_TO_PROVE} seconds, so the one before is back.")
+            time.sleep(0.02)  # between two questions to a process that sends no word when it is done
 
     def _remove_state(self) -> None:
         shutil.rmtree(layout.NGINX, ignore_errors=True)
@@ -595,7 +607,7 @@ class Nginx:
 class Lock:
     """The right to change this host's nginx. One run has it; another waits, and learns for whom."""
 
-    def __init__(self, holder: str, patience: int) -> None:
+    def __init__(self, holder: str, patience: int = SECONDS_FOR_ANOTHER_RUN) -> None:
         self.holder, self.patience = holder, patience
         self.waited_for: str | None = None
 
@@ -627,17 +639,6 @@ class Lock:
             signal.alarm(0)
 
 
-class _LogFromNow:
-    """What is written to a log from now on, whether it is appended to or begun anew."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.size = os.path.getsize(path) if os.path.exists(path) else 0
-
-    def read(self) -> str:
-        return (files.read(self.path) or "")[self.size if os.path.exists(self.path) and os.path.getsize(self.path) >= self.size else 0 :]
-
-
 def _serving() -> int | None:
     """Return the number of the generation that nginx's workers run, or None where they run none of ours."""
     with socket.socket(socket.AF_UNIX) as asked:
@@ -650,6 +651,24 @@ def _serving() -> int | None:
             return None
     number = answer.rpartition(b"\r\n\r\n")[2].strip()
     return int(number) if number.isdigit() else None
+
+
+def _accepting_workers() -> set[str]:
+    """Return the process IDs of nginx's workers that accept connections, those of a master that is replaced just now too.
+
+    A worker that is told to leave says so in its title, and closes its listening sockets in the same breath.
+    """
+    unit = _proc((files.read(PID_FILE) or "").strip(), "cgroup")
+    pids = filter(str.isdigit, os.listdir("/proc") if unit else [])
+    return {pid for pid in pids if _proc(pid, "cmdline").rstrip("\0 ") == "nginx: worker process" and _proc(pid, "cgroup") == unit}
+
+
+def _proc(pid: str, name: str) -> str:
+    """Return what the kernel says of a process; nothing if it is gone."""
+    try:
+        return files.read(f"/proc/{pid}/{name}") or ""
+    except ProcessLookupError:
+        return ""
 
 
 def _certificates() -> list[str]:
@@ -808,7 +827,6 @@ def main() -> None:
             "based_on": {"type": "int", "default": 0},
             "generation": {"type": "int"},
             "holder": {"type": "str", "default": "another run"},
-            "patience": {"type": "int", "default": 300},
         },
         required_if=[("state", "published", ["host"])],
         supports_check_mode=True,
@@ -821,7 +839,7 @@ def main() -> None:
 
     act = _leave if module.params["state"] == "absent" else _publish
     # A dry run touches nothing, the lock neither; at the worst its answer is about a moment ago.
-    lock = contextlib.nullcontext() if module.check_mode else Lock(module.params["holder"], module.params["patience"])
+    lock = contextlib.nullcontext() if module.check_mode else Lock(module.params["holder"])
     waited = {}
     try:
         with lock:

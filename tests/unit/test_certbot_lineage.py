@@ -489,20 +489,6 @@ def test_what_renewal_needs_comes_and_goes(etc):
     assert commands.ran == ["systemctl daemon-reload"]
 
 
-def test_only_what_this_run_adds_to_a_log_is_read(tmp_path):
-    path = tmp_path / "log"
-    path.write_text("before\n")
-    log = certbot_lineage._LogOfThisRun(str(path))
-    with path.open("a") as file:
-        file.write("appended\n")
-    assert log.read() == "appended\n"
-    path.rename(tmp_path / "log.1")
-    path.write_text("a new log\n")
-    assert log.read() == "a new log\n"
-    path.unlink()
-    assert log.read() == ""
-
-
 def test_a_disk_that_is_full_is_a_failure_like_others(etc, monkeypatch):
     def full(*_arguments, **_options):
         raise OSError(28, "No space left on device", layout.ACME_WEBROOT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import re
 
@@ -111,6 +112,25 @@ def test_going_back_reaches_any_kept_generation(host, name, publish, run, leads)
     assert len(host.file("/var/lib/portico/nginx/generations").listdir()) == 5
 
 
+def test_a_run_ends_when_nobody_meets_the_generation_before(host, publish, leads):
+    """A worker of it that cannot hear that it is to leave, because the host is busy, goes on accepting visitors."""
+    publish(moved("a", "one"))
+    live = host.check_output("readlink %s", LIVE)
+    worker = host.check_output("pgrep --oldest --full '^nginx: worker process$'")
+    host.check_output("kill -STOP %s", worker)
+    try:
+        with concurrent.futures.ThreadPoolExecutor() as aside:
+            run = aside.submit(publish, moved("a", "two"))
+            host.check_output("timeout 30 sh -c 'until [ \"$(readlink %s)\" != \"%s\" ]; do sleep 0.1; done'" % (LIVE, live))
+            with pytest.raises(TimeoutError):
+                run.result(timeout=3)  # long after all other workers have left
+            host.check_output("kill -CONT %s", worker)
+            run.result()
+    finally:
+        host.run("kill -CONT %s", worker)
+    assert leads("a") == "two"
+
+
 def test_an_edited_file_is_shown_and_put_right(host, name, publish, leads):
     publish(moved("a", "one"))
     host.check_output(f"sed -i s/one.example/edited.example/ {LIVE}/sites/a.conf && echo '# mine' >{LIVE}/sites/mine.conf")
@@ -172,7 +192,7 @@ def test_a_connection_without_pipelining_works(publish, leads, monkeypatch):
 
 
 def test_a_host_of_an_older_portico_goes_on(host, name, address, publish, leads):
-    """0.1 wrote no manifest, no marker, and one file for all upstreams."""
+    """Before there were scopes there was no manifest, no marker, and one file for all upstreams."""
     publish(moved("a", "one"), moved("gone", "one"))
     host.check_output(f"cd {LIVE} && rm manifest.json && printf '# nothing\\\\n' | tee marker.conf >apps.conf && systemctl reload nginx")
     with Load(address, ["http://a.example.test/"]) as load:

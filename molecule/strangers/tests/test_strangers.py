@@ -79,6 +79,19 @@ def test_a_dry_run_touches_nothing(before, host, publish):
     assert host.check_output(STATE).splitlines() == before
 
 
+def test_a_step_that_fails_puts_everything_back(before, host, visitor, publish):
+    """dpkg-divert comes after the link has been moved."""
+    script = 'case "$*" in *--add*) exit 2 ;; esac; exec /usr/bin/dpkg-divert "$@"'
+    host.check_output("printf '#!/bin/sh\\n%%s\\n' %s >/usr/local/bin/dpkg-divert && chmod 755 /usr/local/bin/dpkg-divert", script)
+    try:
+        publish(ok=False)
+    finally:
+        host.check_output("rm /usr/local/bin/dpkg-divert")
+    assert [line for line in host.check_output(STATE).splitlines() if "/var/lib/portico" not in line] == before
+    assert not host.file("/var/lib/portico/nginx/live").exists
+    all_is_served(host, visitor, ours=False)
+
+
 def test_what_was_there_goes_on_beside_ours(host, address, visitor, publish):
     with Load(address, ["http://legacy.example.test/"]) as load:
         run = publish()
@@ -113,6 +126,8 @@ def test_an_nginx_conf_that_would_be_lost_is_refused(host, visitor, publish):
     host.check_output("cp -a /etc/nginx/nginx.conf /root/ && sed -i 's/^http {/http { server { listen 8181; }\\n/' /etc/nginx/nginx.conf")
     told = publish(ok=False).output
     assert "/etc/nginx/nginx.conf of this host says what no other file says: server (line " in told
+    # What never came need not go.
+    assert publish(nginx_state="absent").changed == {host.backend.name: 0}
     host.check_output("mv /root/nginx.conf /etc/nginx/nginx.conf")
     all_is_served(host, visitor, ours=False)
 
