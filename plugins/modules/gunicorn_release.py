@@ -166,18 +166,25 @@ class App:
             self._make_release()
             files.point(self.current, f"releases/{self.order['release']}")
             self._restart(socket_differs)
-        except ReleaseError:
-            if release_before:
-                self._write(before)
-                files.point(self.current, release_before)
-                self._restart(socket_differs)
-            else:
-                self._run(["systemctl", "disable", "--quiet", "--now", f"{self.unit}.service", f"{self.unit}.socket"])
-                self._write({**before, self.current: None})
-            if os.path.basename(release_before or "") != self.order["release"]:
-                shutil.rmtree(f"{self.home}/releases/{self.order['release']}", ignore_errors=True)
+        except (ReleaseError, OSError) as error:
+            self._put_back(before, release_before, socket_differs)
+            if isinstance(error, OSError):
+                raise self._error("writing its files", str(error)) from error
             raise
         self._prune(release_before)
+
+    def _put_back(self, before: dict[str, str | None], release: str | None, socket_differs: bool) -> None:
+        """Make files, link and units what they were; with no release before there is nothing to run."""
+        if release:
+            self._write(before)
+            if files.target(self.current) != release:
+                files.point(self.current, release)
+            self._restart(socket_differs)
+        else:
+            self._run(["systemctl", "disable", "--quiet", "--now", f"{self.unit}.service", f"{self.unit}.socket"])
+            self._write({**before, self.current: None})
+        if os.path.basename(release or "") != self.order["release"]:
+            shutil.rmtree(f"{self.home}/releases/{self.order['release']}", ignore_errors=True)
 
     def _make_user(self) -> None:
         comment = f"The app {self.name}, by portico.web"

@@ -94,6 +94,21 @@ def test_a_release_that_cannot_run_leaves_the_one_before(deployed, deploy, host,
     assert host.check_output("systemctl --failed --no-legend --plain") == ""
 
 
+def test_a_step_that_the_disk_refuses_leaves_the_release_before(deployed, deploy, host, visitor, site, another_guestbook):
+    """A folder in the way of the link that is to be moved."""
+    before = host.check_output("readlink /srv/portico/guestbook/current && ls /srv/portico/guestbook/releases")
+    (another_guestbook / "new.txt").write_text("another release")
+    host.check_output("mkdir /srv/portico/guestbook/current.portico-new")
+    try:
+        run = deploy(guestbook=str(another_guestbook))
+    finally:
+        host.check_output("rmdir /srv/portico/guestbook/current.portico-new")
+    assert not run.ok
+    assert r"The app \"guestbook\" failed at writing its files; what served before goes on serving" in run.output
+    assert visitor.get(f"https://{site}/").status == 200
+    assert host.check_output("readlink /srv/portico/guestbook/current && ls /srv/portico/guestbook/releases") == before
+
+
 def test_a_new_release_keeps_what_was_written(deployed, deploy, visitor, site, another_guestbook):
     page = visitor.get(f"https://{site}/")
     form = Form(page.text)
