@@ -65,8 +65,7 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str]) -> list
         if not {"gunicorn_apps", "nginx_apps"} & set(checked):
             known_apps = []
         sites.check_templates(sites.normalise_sites(variables["nginx_sites"], known_apps), resolve)
-    if "nginx_extra_config" in variables:
-        sites.check_http_level(variables["nginx_extra_config"])
+    sites.check_settings({name.removeprefix("nginx_"): variables[name] for name in variables_of_ours() if name.startswith("nginx_") and name in variables})
     if "certbot_certificates" in variables:
         certificates.normalise_certificates(variables["certbot_certificates"])
     certificates.check_settings({name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables})

@@ -48,19 +48,36 @@ def check_templates(sites: list[Entry], resolve: Callable[[str], str], variable:
             raise problem(variable, site["name"], "template", site["template"], f"is not a file on the controller (looked for {resolve(site['template'])}).")
 
 
-def check_http_level(text: object) -> str:
-    """Return C(nginx_extra_config) if it is whole directives.
+def check_settings(settings: Mapping[str, object]) -> None:
+    """Refuse what is wrong with the variables of nginx that are no lists.
 
-    :raises PorticoError: naming the line that is not.
+    :param settings: the name of an option of C(nginx_publish) to what was given; those with no form are passed over.
+    :raises PorticoError: naming the variable, the value, and what to do.
     """
-    try:
-        return formats.nginx_text(text) if isinstance(text, str) else _not_text()
-    except ValueError as error:
-        raise PorticoError(f"nginx_extra_config: {shown(text)} {error}") from error
+    for key, value in settings.items():
+        try:
+            _SETTINGS.get(key, _anything)(value)
+        except ValueError as error:
+            raise PorticoError(f"nginx_{key}: {shown(value)} {error}") from error
 
 
-def _not_text() -> str:
-    raise ValueError("is not text. Write directives of nginx, with a ';' at the end of each.")
+def _anything(_value: object) -> None:
+    pass
+
+
+def _own_text(value: object) -> None:
+    if not isinstance(value, str):
+        raise ValueError("is not text. Write directives of nginx, with a ';' at the end of each.")
+    formats.nginx_text(value)
+
+
+def _port(value: object) -> None:
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,5}", str(value)) or not 1 <= int(str(value)) <= 65535:
+        raise ValueError("is not a port. Write a number from 1 to 65535.")
+
+
+def _scope(value: object) -> None:
+    formats.file_name(str(value))
 
 
 def wanted_certificates(sites: object) -> list[dict[str, t.Any]]:
@@ -202,6 +219,8 @@ def _url(value: str, schemes: Sequence[str]) -> t.Any:
         formats.host_name(parts.hostname, what="has a host that")
     return parts
 
+
+_SETTINGS: Mapping[str, Callable[[object], None]] = {"http_port": _port, "https_port": _port, "extra_config": _own_text, "scope": _scope}
 
 _FORMATS: Mapping[str, entries.Format] = {
     "name": formats.file_name,

@@ -13,7 +13,7 @@ import hostile
 
 from ansible_collections.portico.web.plugins.plugin_utils import entries, render
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
-from ansible_collections.portico.web.plugins.plugin_utils.sites import check_http_level, normalise_sites
+from ansible_collections.portico.web.plugins.plugin_utils.sites import check_settings, normalise_sites
 
 COUNT = int(os.environ.get("PORTICO_HOSTILE_VALUES", "2000"))
 SEED = 20261123
@@ -84,7 +84,7 @@ def test_the_http_levels_text_adds_itself_and_nothing_else(tmp_path):
     file = tmp_path / "http.conf"
     for _key, value in hostile.values(SEED + 1, COUNT // 10, ["extra_config"]):
         try:
-            check_http_level(value)
+            check_settings({"extra_config": value})
         except PorticoError as error:
             assert str(error).startswith("nginx_extra_config: ")
             continue

@@ -51,6 +51,10 @@ MISTAKES = {
     "no dictionary": ({"nginx_sites": ["shop"]}, 'nginx_sites, entry 1: "shop" is a text. Write its keys'),
     "nothing known of a template": ({"nginx_sites": "{{ my_sites }}"}, "nginx_sites cannot be templated: "),
     "a secret": ({"gunicorn_apps": [{**APP, "environment": {"KEY": ["hunter2"]}}]}, 'gunicorn_apps, entry "shop", key "environment'),
+    "a port": ({"nginx_http_port": 70000}, "nginx_http_port: 70000 is not a port. Write a number from 1 to 65535."),
+    "nginx's own text": ({"nginx_extra_config": "}"}, 'nginx_extra_config: "}" closes a block that it did not open. See its line 1: "}".'),
+    "text of a site": ({"nginx_sites": [{**SITE, "extra_config": "gzip on"}]}, 'nginx_sites, entry "shop", key "extra_config": "gzip on" has a directive that does not end.'),
+    "a template that is not there": ({"nginx_sites": [{**SITE, "template": "own.j2"}]}, 'nginx_sites, entry "shop", key "template": "own.j2" is not a file on the controller'),
     "a server of ACME": ({"certbot_server": "http://ca.example.com/dir"}, "certbot_server"),
 }
 

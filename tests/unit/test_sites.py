@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
-from ansible_collections.portico.web.plugins.plugin_utils.sites import check_http_level, check_templates, normalise_sites, wanted_certificates
+from ansible_collections.portico.web.plugins.plugin_utils.sites import check_settings, check_templates, normalise_sites, wanted_certificates
 
 APPS = [{"name": "shop", "static": {"/static/": "staticfiles"}}, {"name": "blog", "static": None}]
 
@@ -129,10 +129,21 @@ def test_text_that_would_reach_out_of_its_block_is_refused(keys, message):
     assert message in str(told.value)
 
 
-@pytest.mark.parametrize("text", ["}", "gzip on", ["gzip on;"], None])
-def test_the_http_levels_text_is_checked_too(text):
-    with pytest.raises(PorticoError, match="^nginx_extra_config: "):
-        check_http_level(text)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("extra_config", text) for text in ("}", "gzip on", ["gzip on;"], None)),
+        *((key, port) for key in ("http_port", "https_port") for port in (0, 65536, -1, "http", True, "80;", None)),
+        *(("scope", name) for name in ("", "../x", "a b", "-x")),
+    ],
+)
+def test_a_variable_that_is_no_list_is_checked_too(key, value):
+    with pytest.raises(PorticoError, match=f"^nginx_{key}: "):
+        check_settings({key: value})
+
+
+def test_variables_that_are_right_pass():
+    check_settings({"http_port": 8080, "https_port": "8443", "extra_config": "gzip off;", "scope": "team-a", "sites": []})
 
 
 def test_a_site_with_a_template_need_not_say_what_it_does(tmp_path):
