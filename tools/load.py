@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from visitor import Answer
+
 _AT_ONCE = 12
 _MOST_REQUESTS = 200_000
 _LONGEST_LOAD = 900  # seconds
@@ -30,16 +32,6 @@ _UNTIL_IT_FLOWS = 15  # seconds
 
 class LoadError(Exception):
     """The load itself could not be put on, so it says nothing about the server."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One complete answer."""
-
-    url: str
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 @dataclass
@@ -101,9 +93,9 @@ class Load:
         urls: Sequence[str],
         *,
         ca: str | None = None,
-        label: Callable[[Reply], str] = lambda reply: str(reply.status),
+        label: Callable[[Answer], str] = lambda reply: str(reply.status),
         clients: int = _AT_ONCE,
-        pause: float = 0.05,
+        pause: float = 0.05,  # twelve clients then ask some two hundred times in a second
         timeout: float = 10,
     ) -> None:
         self.report = Report()
@@ -162,7 +154,7 @@ class Load:
         for client in self._clients:
             client.join()
 
-    def _count(self, client: _Client, *, reply: Reply | None = None, lost: str = "", closed_idle: bool = False, took: float) -> None:
+    def _count(self, client: _Client, *, reply: Answer | None = None, lost: str = "", closed_idle: bool = False, took: float) -> None:
         label = self._label(reply) if reply else ""
         with self._changed:
             if reply:
@@ -216,7 +208,7 @@ class _Client(threading.Thread):
             answer = connection.getresponse()
             if answer.length is None and not answer.chunked:
                 raise http.client.HTTPException("nothing says where the answer ends, so it may be cut")
-            reply = Reply(url, answer.status, answer.headers, answer.read())
+            reply = Answer(url, answer.status, answer.headers, answer.read())
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             took = time.monotonic() - began

@@ -81,7 +81,7 @@ class Handler(socketserver.StreamRequestHandler):
         return "close" if number else None
 
     def slow(self, _number):
-        time.sleep(0.05)  # what is measured is the time it takes
+        time.sleep(0.05)  # an answer that takes its time is what this one is for
         self.wfile.write(WHOLE)
 
     def stuck(self, _number):

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from load import Load, Reply
+from load import Load
+from visitor import Answer
 
 FAULT = Path(__file__).parents[1] / "portico_fault.py"
 PYTHON = "/usr/lib/python3/dist-packages"
@@ -36,7 +37,7 @@ def sites(version: str) -> list[dict[str, Any]]:
     ]
 
 
-def version_of(reply: Reply) -> str:
+def version_of(reply: Answer) -> str:
     """Say which version an answer is of. The distribution's own page counts as what was there before."""
     if reply.status in (301, 302):
         return reply.headers["Location"].removeprefix("https://").split(".")[0]

@@ -85,8 +85,15 @@ def test_the_readmes_play_deploys_the_site(run, visitor):
     assert run("guestbook.yml") == 0
 
 
-def test_the_site_playbook_is_run_by_its_name(run, project, visitor):
-    """The same lists, from variables instead of a play of one's own."""
+def test_the_playbooks_are_run_by_their_names(run, project, visitor):
+    """The same lists, from variables instead of a play of one's own; and a change of them, taken back."""
     (play,) = yaml.safe_load((project / "guestbook.yml").read_text())
     play["vars"]["gunicorn_apps"][0]["source"]["path"] = str(project / "guestbook")
-    assert run("portico.web.site", "--extra-vars", json.dumps({**play["vars"], "portico_hosts": "web"})) == 0
+    variables = {**play["vars"], "portico_hosts": "web"}
+    assert run("portico.web.site", "--extra-vars", json.dumps(variables)) == 0
+
+    variables["nginx_sites"][0]["extra_config"] = "location = /extra { return 204; }"
+    assert run("portico.web.site", "--extra-vars", json.dumps(variables)) == 1
+    assert visitor.get("https://guestbook.example.com/extra").status == 204
+    assert run("portico.web.nginx_rollback", "--extra-vars", "portico_hosts=web") == 1
+    assert visitor.get("https://guestbook.example.com/extra").status == 404
