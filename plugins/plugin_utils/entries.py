@@ -88,8 +88,13 @@ def problem(variable: str, entry: str | int, key: str, value: object, why: str) 
 
 
 def shown(value: object) -> str:
-    """Return a value as people wrote it, cut where it is long, and with the names of signs that nobody sees."""
+    """Return a value as people wrote it, cut where it is long, and with the names of signs that nobody sees.
+
+    A private key is not shown, wherever somebody may have put it.
+    """
     written = json.dumps(value, ensure_ascii=False, default=str)
+    if "PRIVATE KEY-----" in written:
+        return "a private key"
     text = "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in written)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
@@ -161,7 +166,8 @@ class _Walk:
     def _mapping(self, prefix: str, given: Mapping[t.Any, t.Any], described: Options) -> dict[str, t.Any]:
         for key in given:
             if key not in described:
-                raise self._problem(f"{prefix}{key}", given[key], f"is given to a key that does not exist. {did_you_mean(str(key), described)}")
+                why = f"is given to a key that does not exist. {did_you_mean(str(key), described)}"
+                raise self._problem(f"{prefix}{key}", HIDDEN if self._may_be_secret(prefix, str(key), described) else given[key], why)
         return {str(key): self._value(prefix + key, given.get(key), option) for key, option in described.items()}
 
     def _value(self, key: str, value: object, option: Mapping[str, t.Any]) -> t.Any:
@@ -222,8 +228,15 @@ class _Walk:
             raise self._problem(key, value, str(error)) from error
 
     def _problem(self, key: str, value: object, why: str) -> PorticoError:
-        hidden = any(_unnumbered(key) == each or _unnumbered(key).startswith(f"{each}.") for each in self.secret)
-        return problem(self.variable, self.name, key, HIDDEN if hidden else value, why)
+        return problem(self.variable, self.name, key, HIDDEN if self._is_secret(key) else value, why)
+
+    def _is_secret(self, key: str) -> bool:
+        return any(_unnumbered(key) == each or _unnumbered(key).startswith(f"{each}.") for each in self.secret)
+
+    def _may_be_secret(self, prefix: str, key: str, described: Options) -> bool:
+        """Return whether an unknown key may be a secret's, misspelt or with something around it (C(kye), C(private_key))."""
+        known = [each for each in described if self._is_secret(f"{prefix}{each}")]
+        return any(each in key.lower() for each in known) or nearest(key, described) in known
 
 
 def _refuse_twins(variable: str, entries: list[dict[str, t.Any]]) -> None:
