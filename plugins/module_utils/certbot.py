@@ -297,7 +297,7 @@ def repair(order: lineage.Order, version: Sequence[int]) -> str | None:
         return "what was left of it was moved away"
     done = []
     targets = {f"{live}/{part}.pem": f"../../archive/{name}/{part}{number}.pem" for part in _PARTS}
-    if not all(os.path.islink(link) and os.path.exists(link) for link in targets):
+    if not _are_whole(targets):
         os.makedirs(live, mode=0o700, exist_ok=True)
         for link, target in targets.items():
             files.point(link, target)
@@ -319,8 +319,11 @@ def needs_repair(name: str) -> bool:
     live, conf = f"{lineage.LIVE}/{name}", f"{lineage.RENEWAL}/{name}.conf"
     if not any(map(os.path.lexists, (live, conf, f"{lineage.LETSENCRYPT}/archive/{name}"))):
         return False
-    links = [f"{live}/{part}.pem" for part in _PARTS]
-    return not all(os.path.islink(link) and os.path.exists(link) and os.path.getsize(link) for link in links) or not _is_whole(files.read(conf) or "")
+    return not _are_whole(f"{live}/{part}.pem" for part in _PARTS) or not _is_whole(files.read(conf) or "")
+
+
+def _are_whole(links: Iterable[str]) -> bool:
+    return all(os.path.islink(link) and os.path.exists(link) and os.path.getsize(link) for link in links)
 
 
 def _newest(archive: str) -> int | None:
