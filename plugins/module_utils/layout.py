@@ -24,6 +24,9 @@ CERTIFICATE_FILE = "fullchain.pem"
 KEY_FILE = "privkey.pem"
 TRANSPORT_FILE = "transport.conf"
 
+OWN = STATE + "/own"
+"""Certificates that certbot knows nothing of: brought by somebody, or self-signed."""
+
 APPS = "/srv/portico"
 APP_SETTINGS = "/etc/portico/apps"
 SOCKETS = "/run/portico"
