@@ -20,7 +20,7 @@ class ActionModule(PorticoAction):
         options = entries.arguments("certbot_certificate", args)
         wanted = certificates.normalise_certificates(options["certificates"])
         settings = certificates.settings(options["server"], options["email"], options["ca_bundle"])
-        request = {"certificates": wanted, "obtain": options["obtain"], **asdict(settings)}
+        request = {"certificates": [{key: each[key] for key in ("name", "domains")} for each in wanted], "obtain": options["obtain"], **asdict(settings)}
 
         answer = self._ask("certbot_lineage", request, task_vars)
         result = {key: answer[key] for key in _RESULT if key in answer}

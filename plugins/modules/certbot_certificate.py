@@ -40,6 +40,26 @@ options:
         type: list
         elements: str
         required: true
+      issuer:
+        description:
+          - V(acme) obtains it with certbot.
+          - V(own) takes O(certificates[].certificate) and O(certificates[].key).
+          - V(self_signed) has the host make it, and make it again in time. Browsers do not trust it, so that nothing permanent
+            is sent to visitors (no 301, no HSTS).
+        type: str
+        choices: [acme, own, self_signed]
+        default: acme
+      certificate:
+        description:
+          - With V(own), the certificate in PEM, with or without its chain, or the path of such a file on the controller. Both may be
+            vaulted.
+        type: str
+      key:
+        description: With V(own), its private key in PEM, without a passphrase, or the path of such a file on the controller. Both may be vaulted.
+        type: str
+      chain:
+        description: With V(own), the intermediate certificates in PEM or the path of such a file, where O(certificates[].certificate) lacks them.
+        type: str
   server:
     description:
       - The CA, which is V(letsencrypt), or V(staging) for Let's Encrypt's test certificates, or the HTTPS URL of an

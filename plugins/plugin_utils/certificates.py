@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
+from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, own_certificates
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, did_you_mean, problem, shown
 
 SERVERS = {
@@ -45,7 +45,7 @@ def normalise_certificates(certificates: object, variable: str = "certbot_certif
     :raises PorticoError: at the first mistake.
     """
     described = entries.options("certbot_certificate", "certificates")
-    complete = entries.normalise(variable, certificates, described, {"name": formats.file_name, "domains": domain})
+    complete = entries.normalise(variable, certificates, described, {"name": formats.file_name, "domains": domain}, secret=own_certificates.SECRET)
     for certificate in complete:
         domains = certificate["domains"]
         twins = [name for at, name in enumerate(domains) if name in domains[:at]]

@@ -28,9 +28,8 @@ def pem(tmp_path_factory):
 
 
 def test_a_list_without_mistakes_is_returned_in_small_letters():
-    assert normalise_certificates([certificate(domains=["Shop.Example.com", "www.shop.example.com"])]) == [
-        {"name": "shop", "domains": ["shop.example.com", "www.shop.example.com"]}
-    ]
+    (complete,) = normalise_certificates([certificate(domains=["Shop.Example.com", "www.shop.example.com"])])
+    assert (complete["name"], complete["domains"]) == ("shop", ["shop.example.com", "www.shop.example.com"])
 
 
 def test_one_domain_needs_no_list():
