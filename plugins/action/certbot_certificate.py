@@ -50,19 +50,10 @@ class ActionModule(PorticoAction):
 
     def _contents(self, wanted: list[dict[str, t.Any]]) -> tuple[dict[str, dict[str, str]], list[str]]:
         """Return the certificates that the play brings itself, and what is to be said about them."""
-        contents, warnings = {}, []
+        contents, warnings, read_text = {}, [], own_certificates.reader(self._loader)
         for certificate in wanted:
             if certificate["issuer"] == "own":
-                loaded = own_certificates.load(certificate, self._read_text)
+                loaded = own_certificates.load(certificate, read_text)
                 contents[certificate["name"]] = {"fullchain": loaded.fullchain, "key": loaded.key}
                 warnings += loaded.warnings
         return contents, warnings
-
-    def _read_text(self, path: str) -> str:
-        """Return the text of a file on the controller, out of its vault if it is in one."""
-        real = self._loader.get_real_file(self._loader.path_dwim(path))
-        try:
-            with open(real, encoding="utf-8") as file:
-                return file.read()
-        finally:
-            self._loader.cleanup_tmp_file(real)

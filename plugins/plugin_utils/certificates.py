@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
+from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, own_certificates
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, did_you_mean, problem
 
 SERVERS = {
@@ -87,7 +87,7 @@ def normalise_certificates(certificates: object, variable: str = "certbot_certif
     :raises PorticoError: at the first mistake.
     """
     described = entries.options("certbot_certificate", "certificates")
-    complete = entries.normalise(variable, certificates, described, _FORMATS, secret=("key",))
+    complete = entries.normalise(variable, certificates, described, _FORMATS, secret=own_certificates.SECRET)
     names = {certificate["name"] for certificate in complete}
     for certificate in complete:
         _check_names(variable, certificate, names)
