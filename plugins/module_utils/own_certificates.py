@@ -45,7 +45,7 @@ subjectAltName = {names}
 """
 
 
-class OwnCertificateError(Exception):
+class OwnCertificateError(OSError):
     """Why the host could not make a certificate, in words for the person."""
 
 
@@ -116,7 +116,7 @@ def install(name: str, fullchain: str, key: str) -> None:
 def self_sign(name: str, domains: Sequence[str], days: int = DAYS) -> None:
     """Make a certificate that nobody but its key vouches for, with a new key and a new serial number.
 
-    :raises OwnCertificateError: in openssl's words.
+    :raises OSError: in openssl's words, or the system's.
     """
     with _new_version(name) as new:
         request = f"{new}/request.conf"
@@ -127,7 +127,7 @@ def self_sign(name: str, domains: Sequence[str], days: int = DAYS) -> None:
         command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-pkeyopt", "ec_param_enc:named_curve"]
         rc, _out, err = _openssl([*command, "-keyout", f"{new}/{layout.KEY_FILE}", "-out", f"{new}/{layout.CERTIFICATE_FILE}"])
         if rc != 0:
-            raise OwnCertificateError(f"{name}: openssl cannot sign it: {'; '.join(err.strip().splitlines()) or 'it did not say why'}")
+            raise OwnCertificateError(f"openssl cannot sign it: {'; '.join(err.strip().splitlines()) or 'it did not say why'}")
         os.remove(request)
         os.chmod(f"{new}/{layout.KEY_FILE}", 0o600)
         os.chmod(f"{new}/{layout.CERTIFICATE_FILE}", 0o644)
@@ -146,9 +146,7 @@ def renew(entries: Mapping[str, Mapping[str, t.Any]]) -> list[str]:
         try:
             if due(name, entry["domains"], time.time()):
                 self_sign(name, entry["domains"])
-        except OwnCertificateError as error:
-            problems.append(str(error))
-        except (OSError, subprocess.SubprocessError) as error:
+        except OSError as error:
             problems.append(f"{name}: {error}")
     return problems
 
@@ -171,7 +169,6 @@ def _new_version(name: str) -> Iterator[str]:
     with _lock():
         versions = _versions(name)
         os.makedirs(versions, mode=0o700, exist_ok=True)
-        os.chmod(versions, 0o700)
         live = os.path.basename(files.target(f"{layout.OWN}/{name}") or "")
         # What a run that was killed had not finished.
         _clear(versions, live)
@@ -200,10 +197,13 @@ def _clear(versions: str, kept: str) -> None:
 @contextlib.contextmanager
 def _lock() -> Iterator[None]:
     """Keep the play and the host's timer from changing one certificate at the same time."""
-    os.makedirs(layout.OWN, mode=0o755, exist_ok=True)
-    with open(f"{layout.OWN}/.lock", "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    os.makedirs(layout.OWN, mode=0o700, exist_ok=True)
+    lock = os.open(f"{layout.OWN}/.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _flush(folder: str) -> None:
@@ -237,21 +237,23 @@ def _read(name: str) -> _Found:
 
 def _readable_by_others(name: str) -> list[str]:
     """Return whether anybody but root could read the key."""
-    key = f"{layout.OWN}/{name}/{layout.KEY_FILE}"
-    return ["others may read its private key"] if os.stat(key).st_mode & 0o077 or os.stat(_versions(name)).st_mode & 0o077 else []
+    folder = f"{layout.OWN}/{name}"
+    return ["others may read its private key"] if any(os.stat(each).st_mode & 0o077 for each in (folder, f"{folder}/{layout.KEY_FILE}")) else []
 
 
 def _openssl(arguments: Sequence[str]) -> tuple[int, str, str]:
-    # A key that has a passphrase must not be waited for: nobody is there to type it.
-    done = subprocess.run(
-        ["openssl", *arguments],
-        env={**os.environ, "LC_ALL": "C"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=SECONDS_FOR_OPENSSL,
-        umask=0o077,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            ["openssl", *arguments],
+            env={**os.environ, "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SECONDS_FOR_OPENSSL,
+            umask=0o077,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OwnCertificateError(f"openssl had not ended after {SECONDS_FOR_OPENSSL} seconds") from error
     return done.returncode, done.stdout, done.stderr

@@ -67,12 +67,14 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
             known_apps = []
         sites.check_templates(sites.normalise_sites(variables["nginx_sites"], known_apps), resolve)
     sites.check_settings({name.removeprefix("nginx_"): variables[name] for name in variables_of_ours() if name.startswith("nginx_") and name in variables})
+    settings = certificates.check_settings({name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables})
     different = _check_overrides(variables) if "certbot_overrides" in variables else set()
     if "certbot_certificates" in variables:
-        for certificate in certificates.normalise_certificates(variables["certbot_certificates"]):
+        wanted = certificates.normalise_certificates(variables["certbot_certificates"])
+        certificates.host_entries(wanted, settings)
+        for certificate in wanted:
             if certificate["issuer"] == "own":
                 own_certificates.load(certificate, read_text, "certbot_overrides" if certificate["name"] in different else "certbot_certificates")
-    certificates.check_settings({name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables})
     return checked
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import typing as t
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from ansible.errors import AnsibleError
@@ -39,6 +40,18 @@ ReadText = Callable[[str], str]
 Mistake = Callable[[str, object, str], PorticoError]
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What the host gets of a certificate."""
+
+    fullchain: str
+    """The certificate and its intermediates, in PEM."""
+    key: str = field(repr=False)
+    """In PEM (PKCS #8)."""
+    warnings: list[str] = field(default_factory=list)
+    """What the person should know about it all the same."""
+
+
 def reader(loader: t.Any) -> ReadText:
     """Return what reads a text file of the controller: beside the playbook where its path is relative, and decrypted where it is vaulted.
 
@@ -60,9 +73,7 @@ def reader(loader: t.Any) -> ReadText:
     return read
 
 
-def load(
-    entry: Mapping[str, t.Any], read_text: ReadText, variable: str = "certbot_certificates", now: datetime | None = None
-) -> dict[str, t.Any]:
+def load(entry: Mapping[str, t.Any], read_text: ReadText, variable: str = "certbot_certificates", now: datetime | None = None) -> Loaded:
     """Return what the host gets of a certificate that somebody brings.
 
     The root is left out of the chain: a visitor trusts its own copy of it, or none (RFC 8446, section 4.4.2). Certificates in another
@@ -71,7 +82,6 @@ def load(
     :param entry: the certificate with its name, domains, certificate, key and chain.
     :param read_text: returns the text of a file on the controller; L(reader) makes one.
     :param now: what is now, with its time zone.
-    :returns: C(fullchain) and C(key), both PEM, and C(warnings), a list of texts.
     :raises PorticoError: at the first mistake, without anything of the key.
     """
 
@@ -85,7 +95,7 @@ def load(
     leaf = next((each for each in given if _public(each) == _public(key)), None)
     if leaf is None:
         raise mistake("key", HIDDEN, f"belongs to another certificate than the one of {_named(given[0])}. Give the key with which that one was ordered.")
-    chain, strangers = _chain(leaf, [*given, *extra])
+    chain, strangers = _chain(leaf, [*given, *(each for each in extra if each not in given)])
     for stranger in strangers:
         where = "chain" if stranger in extra else "certificate"
         raise mistake(where, HIDDEN, f"has a certificate that did not sign {_named(chain[-1])} ({_named(stranger)}). Take it out, or give the one that did.")
@@ -95,11 +105,8 @@ def load(
         where = "chain" if each in extra else "certificate"
         _check_dates(each, now, where, mistake)
         _check_strength(each, where, mistake)
-    return {
-        "fullchain": "".join(each.public_bytes(Encoding.PEM).decode() for each in chain),
-        "key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
-        "warnings": _warnings(entry["name"], chain, now),
-    }
+    fullchain = "".join(each.public_bytes(Encoding.PEM).decode() for each in chain)
+    return Loaded(fullchain, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(), _warnings(entry["name"], chain, now))
 
 
 # ---- reading
