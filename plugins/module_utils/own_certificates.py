@@ -11,20 +11,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
-import ssl
-import subprocess
 import tempfile
 import time
 import typing as t
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
-from ansible_collections.portico.web.plugins.module_utils import files, layout, lineage
+from ansible_collections.portico.web.plugins.module_utils import commands, files, layout, lineage
 
 DAYS = 365
-SECONDS_FOR_OPENSSL = 60
 _LONGEST_COMMON_NAME = 64
 """In RFC 5280, appendix A.1."""
 
@@ -49,16 +44,6 @@ class OwnCertificateError(OSError):
     """Why the host could not make a certificate, in words for the person."""
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What there is of a certificate: what it says, and what it says beside that."""
-
-    certificate: lineage.Certificate | None = None
-    not_before: int = 0
-    self_signed: bool = False
-    key_matches: bool = False
-
-
 # ---- reading and deciding
 
 
@@ -80,27 +65,39 @@ def due(name: str, domains: Sequence[str], now: float) -> list[str]:
 
     :param now: seconds since 1970.
     """
-    found = _read(name)
-    certificate = found.certificate
+    folder = f"{layout.OWN}/{name}"
+    certificate, key_matches = lineage.read_pair(folder)
     if certificate is None:
-        return ["it cannot be read" if os.path.lexists(f"{layout.OWN}/{name}") else "there is none"]
+        return ["it cannot be read" if os.path.lexists(folder) else "there is none"]
     reasons = []
     wanted = frozenset(domain.lower() for domain in domains)
     for words, names in (("it is not for", wanted - certificate.domains), ("it is also for", certificate.domains - wanted)):
         if names:
             reasons.append(f"{words} {', '.join(sorted(names))}")
-    if not found.self_signed:
+    if not _is_self_signed(folder):
         reasons.append("it is not self-signed")
-    if not found.key_matches:
+    if not key_matches:
         reasons.append("its private key is another's")
-    left, life = certificate.not_after - now, certificate.not_after - found.not_before
+    left = certificate.not_after - now
     if left <= 0:
         reasons.append("it has expired")
-    elif left < life / 3:
-        reasons.append(f"it expires in {int(left // 86400)} days")
-    elif found.not_before > now:
+    elif left < certificate.window:
+        reasons.append(f"it expires in {int(left // lineage.DAY)} days")
+    elif certificate.not_before > now:
         reasons.append("it is not valid yet")
     return reasons or _readable_by_others(name)
+
+
+def _is_self_signed(folder: str) -> bool:
+    """Return whether the certificate in a folder names itself as its issuer: one that somebody brought before seldom does."""
+    done = commands.run(["openssl", "x509", "-in", f"{folder}/{layout.CERTIFICATE_FILE}", "-noout", "-subject_hash", "-issuer_hash"])
+    return done.rc == 0 and len(set(done.out.split())) == 1
+
+
+def _readable_by_others(name: str) -> list[str]:
+    """Return whether anybody but root could read the key."""
+    folder = f"{layout.OWN}/{name}"
+    return ["others may read its private key"] if any(os.stat(each).st_mode & 0o077 for each in (folder, f"{folder}/{layout.KEY_FILE}")) else []
 
 
 # ---- acting
@@ -120,14 +117,14 @@ def self_sign(name: str, domains: Sequence[str], days: int = DAYS) -> None:
     """
     with _new_version(name) as new:
         request = f"{new}/request.conf"
-        common_name = domains[0] if len(domains[0]) <= _LONGEST_COMMON_NAME else name
+        common_name = domains[0] if len(domains[0]) <= _LONGEST_COMMON_NAME else name[:_LONGEST_COMMON_NAME]
         files.write(request, _REQUEST.format(common_name=common_name, names=", ".join(f"DNS:{domain}" for domain in domains)))
         # What openssl.cnf of the host says of certificates must not be in this one.
-        command = ["req", "-x509", "-config", request, "-sha256", "-days", str(days), "-nodes"]
+        command = ["openssl", "req", "-x509", "-config", request, "-sha256", "-days", str(days), "-nodes"]
         command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-pkeyopt", "ec_param_enc:named_curve"]
-        rc, _out, err = _openssl([*command, "-keyout", f"{new}/{layout.KEY_FILE}", "-out", f"{new}/{layout.CERTIFICATE_FILE}"])
-        if rc != 0:
-            raise OwnCertificateError(f"openssl cannot sign it: {'; '.join(err.strip().splitlines()) or 'it did not say why'}")
+        done = commands.run([*command, "-keyout", f"{new}/{layout.KEY_FILE}", "-out", f"{new}/{layout.CERTIFICATE_FILE}"])
+        if done.rc != 0:
+            raise OwnCertificateError(f"openssl cannot sign it: {'; '.join(done.err.strip().splitlines()) or f'it ended with {done.rc} and did not say why'}")
         os.remove(request)
         os.chmod(f"{new}/{layout.KEY_FILE}", 0o600)
         os.chmod(f"{new}/{layout.CERTIFICATE_FILE}", 0o644)
@@ -153,6 +150,8 @@ def renew(entries: Mapping[str, Mapping[str, t.Any]]) -> list[str]:
 
 def remove(name: str) -> None:
     """Remove a certificate and its key, if they are there."""
+    if not os.path.isdir(layout.OWN):
+        return
     with _lock():
         files.remove(f"{layout.OWN}/{name}")
         shutil.rmtree(_versions(name), ignore_errors=True)
@@ -214,46 +213,3 @@ def _flush(folder: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-# ---- X.509
-
-
-def _read(name: str) -> _Found:
-    folder = f"{layout.OWN}/{name}"
-    if not os.path.isfile(f"{folder}/{layout.CERTIFICATE_FILE}"):
-        return _Found()
-    asked = ["-noout", "-subject", "-issuer", "-dates", "-ext", "subjectAltName", "-pubkey"]
-    _rc, out, _err = _openssl(["x509", "-in", f"{folder}/{layout.CERTIFICATE_FILE}", *asked])
-    certificate = lineage.parse_certificate(out)
-    if certificate is None:
-        return _Found()
-    said = {key: value.strip() for key, value in re.findall(r"^(subject|issuer|notBefore)=(.*)$", out, re.MULTILINE)}
-    # The private key stays where it is: openssl says its public half, and that is what is compared.
-    rc, public, _err = _openssl(["pkey", "-in", f"{folder}/{layout.KEY_FILE}", "-pubout"])
-    not_before = int(ssl.cert_time_to_seconds(said["notBefore"]))
-    return _Found(certificate, not_before, said["subject"] == said["issuer"], rc == 0 and public.strip() == certificate.public_key)
-
-
-def _readable_by_others(name: str) -> list[str]:
-    """Return whether anybody but root could read the key."""
-    folder = f"{layout.OWN}/{name}"
-    return ["others may read its private key"] if any(os.stat(each).st_mode & 0o077 for each in (folder, f"{folder}/{layout.KEY_FILE}")) else []
-
-
-def _openssl(arguments: Sequence[str]) -> tuple[int, str, str]:
-    try:
-        done = subprocess.run(
-            ["openssl", *arguments],
-            env={**os.environ, "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SECONDS_FOR_OPENSSL,
-            umask=0o077,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise OwnCertificateError(f"openssl had not ended after {SECONDS_FOR_OPENSSL} seconds") from error
-    return done.returncode, done.stdout, done.stderr

@@ -68,20 +68,28 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
         sites.check_templates(sites.normalise_sites(variables["nginx_sites"], known_apps), resolve)
     sites.check_settings({name.removeprefix("nginx_"): variables[name] for name in variables_of_ours() if name.startswith("nginx_") and name in variables})
     settings = certificates.check_settings({name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables})
-    different = _check_overrides(variables) if "certbot_overrides" in variables else set()
+    if "certbot_overrides" in variables:
+        # Before the list that is made of them, so that what is wrong with one is told where somebody wrote it.
+        _check_certificates("certbot_overrides", _overridden(variables), settings, read_text)
     if "certbot_certificates" in variables:
-        wanted = certificates.normalise_certificates(variables["certbot_certificates"])
-        certificates.host_entries(wanted, settings)
-        for certificate in wanted:
-            if certificate["issuer"] == "own":
-                own_certificates.load(certificate, read_text, "certbot_overrides" if certificate["name"] in different else "certbot_certificates")
+        _check_certificates("certbot_certificates", variables["certbot_certificates"], settings, read_text)
     return checked
 
 
-def _check_overrides(variables: Mapping[str, t.Any]) -> set[str]:
-    """Check what differs for single certificates, and return the names of those."""
+def _overridden(variables: Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    """Return the certificates for which something differs, as they are with that."""
     given = overrides.normalise_overrides(variables["certbot_overrides"])
-    # Without any, what the sites want is all there is to say.
-    if given:
-        overrides.with_overrides(sites.wanted_certificates(variables["nginx_sites"] if "nginx_sites" in variables else []), given)
-    return {each["name"] for each in given}
+    if not given:
+        # Without any, what the sites want is all there is to say.
+        return []
+    names = {each["name"] for each in given}
+    wanted = sites.wanted_certificates(variables["nginx_sites"] if "nginx_sites" in variables else [])
+    return [each for each in overrides.with_overrides(wanted, given) if each["name"] in names]
+
+
+def _check_certificates(variable: str, given: object, settings: certificates.Settings, read_text: Callable[[str], str]) -> None:
+    wanted = certificates.normalise_certificates(given, variable)
+    certificates.host_entries(wanted, settings, variable)
+    for certificate in wanted:
+        if certificate["issuer"] == "own":
+            own_certificates.load(certificate, read_text, variable)
