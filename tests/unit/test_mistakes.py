@@ -9,10 +9,12 @@ import json
 import re
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 import yaml
+from issued import DAY, Issued
 
 APP = {"name": "shop", "source": {"git": "https://git.example.com/shop.git", "version": "v1"}, "app": "shop.wsgi:application"}
 SITE = {"name": "shop", "server_names": ["shop.example.com"], "app": "shop"}
@@ -21,6 +23,22 @@ CERTIFICATE = {"name": "shop", "domains": ["shop.example.com"]}
 # In base64 like a real one, and no key at all.
 KEY = "-----BEGIN PRIVATE KEY-----\n" + "aHVudGVyMg" * 6 + "\n-----END PRIVATE KEY-----\n"
 OWN = {"name": "shop", "issuer": "own", "certificate": "shop.pem", "key": KEY}
+
+START = datetime.now(timezone.utc).replace(microsecond=0) - DAY
+CA = Issued("CA", ca=True, start=START)
+INTERMEDIATE = Issued("Intermediate", CA, ca=True, start=START)
+STRANGER = Issued("Stranger", CA, ca=True, start=START)
+LEAF = Issued("shop", INTERMEDIATE, ["shop.example.com"], start=START)
+OTHER = Issued("blog", INTERMEDIATE, ["blog.example.com"], start=START)
+PAST = Issued("past", INTERMEDIATE, ["shop.example.com"], start=START - 100 * DAY)
+
+
+def brought(leaf, **keys):
+    """Return the site's certificate as somebody brings it."""
+    return {"certbot_overrides": [{**OWN, "certificate": leaf.pem, "key": leaf.key_pem, "chain": INTERMEDIATE.pem, **keys}]}
+
+
+WILDCARD = {**SITE, "server_names": ["shop.example.com", "*.shop.example.com"]}
 
 MISTAKES = {
     "key of an app": (
@@ -78,10 +96,39 @@ MISTAKES = {
         'certbot_overrides, entry "shop", key "certificate": "shop.pem" cannot be read on the controller: No such file or directory. Give PEM, or the path of a PEM file',
     ),
     "a certificate of ones own that is none": ({"certbot_overrides": [{**OWN, "certificate": KEY}]}, 'certbot_overrides, entry "shop", key "certificate": has a private key in it.'),
-    "a certificate of ones own without its key": (
-        {"certbot_certificates": [{**CERTIFICATE, "issuer": "own", "certificate": KEY, "key": None}]},
-        'certbot_certificates, entry "shop", key "',
+    "a certificate of ones own without its key": (brought(LEAF, key=None), 'certbot_overrides, entry "shop", key "key": is missing.'),
+    "a key that is anothers": (brought(LEAF, key=OTHER.key_pem), 'certbot_overrides, entry "shop", key "key": belongs to another certificate than the one of CN=shop.'),
+    "a chain that is anothers": (brought(LEAF, chain=STRANGER.pem), 'certbot_overrides, entry "shop", key "chain": has a certificate that did not sign CN=shop (CN=Stranger).'),
+    "names that are anothers": (
+        brought(OTHER),
+        'certbot_overrides, entry "shop", key "certificate": is not valid for shop.example.com. It is valid for blog.example.com: have one made',
     ),
+    "a certificate that has expired": (brought(PAST), 'certbot_overrides, entry "shop", key "certificate": has expired (CN=past, on '),
+    "one of ones own in the whole list": (
+        {"certbot_certificates": [{**CERTIFICATE, "issuer": "own", "certificate": LEAF.pem, "key": OTHER.key_pem}]},
+        'certbot_certificates, entry "shop", key "key": belongs to another certificate',
+    ),
+    "a key for a CA": (brought(LEAF, issuer="acme"), 'certbot_overrides, entry "shop", key "certificate": is given, and the issuer is acme.'),
+    "a profile of ones own": (brought(LEAF, profile="tlsserver"), 'certbot_overrides, entry "shop", key "profile": is given, and the issuer is own.'),
+    "a wildcard without DNS": (
+        {"nginx_sites": [WILDCARD]},
+        'certbot_certificates, entry "shop", key "domains": "*.shop.example.com" is a wildcard, which is proved through DNS. Say in certbot_dns how it is reached',
+    ),
+    "an override of a wildcard without DNS": (
+        {"nginx_sites": [WILDCARD], "certbot_overrides": [{"name": "shop", "reuse_key": True}]},
+        'certbot_overrides, entry "shop", key "domains": "*.shop.example.com" is a wildcard, which is proved through DNS. Say in certbot_dns how it is reached',
+    ),
+    "a wildcard by HTTP": (
+        {"nginx_sites": [WILDCARD], "certbot_overrides": [{"name": "shop", "challenge": "http"}]},
+        'certbot_overrides, entry "shop", key "domains": "*.shop.example.com" is a wildcard, which is only proved through DNS.',
+    ),
+    "half an EAB": ({"certbot_eab": {"kid": "k"}}, 'certbot_eab, key "hmac_key": is missing'),
+    "an EAB that is no base64url": ({"certbot_eab": {"kid": "k", "hmac_key": "hunter2!"}}, 'certbot_eab, key "hmac_key": is not base64url.'),
+    "credentials for DNS": (
+        {"certbot_dns": {"plugin": "rfc2136", "credentials": {"secret": ["hunter2"]}}},
+        'certbot_dns, key "credentials": has a value that is not a text of one line.',
+    ),
+    "an account": ({"certbot_account": "hunter2"}, "certbot_account: is not what portico.web.certbot_account has exported."),
     "a server of ACME": ({"certbot_server": "http://ca.example.com/dir"}, "certbot_server"),
 }
 
@@ -113,6 +160,8 @@ def test_a_mistake_is_told_before_the_host_is_touched(told, case):
 def test_a_secret_is_not_in_what_is_told(told):
     assert "hunter2" not in told[1]
     assert "aHVudGVyMg" not in told[1]
+    for key in (LEAF.key_pem, OTHER.key_pem, PAST.key_pem):
+        assert not any(line in told[1] for line in key.splitlines()[1:-1])
 
 
 def _host(case):

@@ -8,54 +8,23 @@ import stat
 import subprocess
 import threading
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from issued import DAY, NOW, Issued, key_pem
 
 from ansible_collections.portico.web.plugins.module_utils import commands, layout, own_certificates
 from ansible_collections.portico.web.plugins.plugin_utils import own_certificates as controller
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 
-NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
-DAY = timedelta(days=1)
 DOMAINS = ["shop.test", "www.shop.test"]
-
-
-class Issued:
-    """A certificate made for a test, with its key."""
-
-    def __init__(self, name, signer=None, names=(), key=None, days=90, start=NOW - DAY, algorithm=None, ca=False, uses=(ExtendedKeyUsageOID.SERVER_AUTH,), fetch=False):
-        self.key = key or ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = x509.CertificateBuilder(subject_name=subject, issuer_name=signer.certificate.subject if signer else subject)
-        builder = builder.public_key(self.key.public_key()).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(start).not_valid_after(start + days * DAY).add_extension(x509.BasicConstraints(ca, None), critical=True)
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(each) for each in names]), critical=False)
-        if uses and not ca:
-            builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-        if fetch:
-            address = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier("http://ca.test/i.der"))
-            builder = builder.add_extension(x509.AuthorityInformationAccess([address]), critical=False)
-        signing = signer.key if signer else self.key
-        edwards = isinstance(signing, ed25519.Ed25519PrivateKey)
-        self.certificate = builder.sign(signing, None if edwards else algorithm or hashes.SHA256())
-        self.pem = self.certificate.public_bytes(Encoding.PEM).decode()
-        self.key_pem = key_pem(self.key)
-
-
-def key_pem(key, form=PrivateFormat.PKCS8, protection=None):
-    return key.private_bytes(Encoding.PEM, form, protection or NoEncryption()).decode()
-
 
 ROOT = Issued("Root", ca=True, days=3000)
 UPPER = Issued("Upper", ROOT, ca=True, days=2000)

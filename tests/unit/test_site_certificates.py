@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import pytest
 from ansible.errors import AnsibleFilterError
+from issued import DAY, Issued
 
 from ansible_collections.portico.web.plugins.filter.site_certificates import FilterModule
 from ansible_collections.portico.web.plugins.plugin_utils import lists
@@ -69,6 +72,26 @@ def test_a_mistake_is_told_by_the_lists_check_too(overrides, message, cure):
         lists.check({"nginx_sites": SITES, "certbot_overrides": overrides}, str, str)
     assert message in str(told.value) and cure in str(told.value)
     assert "hunter2" not in str(told.value)
+
+
+def test_what_is_brought_is_read_before_the_host_is_touched():
+    start = datetime.now(timezone.utc) - DAY
+    leaf = Issued("shop", Issued("CA", ca=True, start=start), ["*.test", "shop.test"], start=start)
+    texts = {"shop.pem": leaf.pem, "shop.key": leaf.key_pem}
+    override = {"name": "shop", "issuer": "own", "certificate": "shop.pem", "key": "shop.key"}
+
+    def check(names):
+        sites = [{"name": "shop", "server_names": names, "root": "/srv/shop"}]
+        made = site_certificates(sites, [override])
+        return lists.check({"nginx_sites": sites, "certbot_overrides": [override], "certbot_certificates": made}, str, texts.__getitem__)
+
+    assert check(["shop.test", "www.test"]) == ["nginx_sites", "certbot_overrides", "certbot_certificates"]
+    with pytest.raises(PorticoError, match='certbot_overrides, entry "shop", key "certificate": is not valid for www.shop.test'):
+        check(["shop.test", "www.shop.test"])
+
+
+def test_a_wildcard_needs_no_dns_where_no_ca_is_asked():
+    assert lists.check({"nginx_sites": SITES[1:], "certbot_certificates": site_certificates(SITES[1:])}, str, str)
 
 
 def test_a_mistake_in_the_sites_is_the_sites():
