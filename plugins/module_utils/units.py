@@ -17,7 +17,6 @@ _SYSTEMD = "/etc/systemd/system"
 # belongs, or send a mail, for which a program gets the rights of the mail system's group. What none of them has to do
 # is to change the machine itself.
 _SANDBOX = """\
-UMask=0077
 LockPersonality=yes
 ProtectControlGroups=yes
 ProtectHostname=yes
@@ -25,9 +24,7 @@ ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictNamespaces=yes
 RestrictRealtime=yes
-SystemCallArchitectures=native
 """
 
 _RENEW_SERVICE = f"""\
