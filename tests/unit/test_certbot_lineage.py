@@ -55,11 +55,11 @@ class World:
         monkeypatch.setattr(preflight, "directory", lambda _url, _trusted: {})
         monkeypatch.setattr(units, "files", lambda: {str(root / "etc/systemd/system/renew.timer"): ("[Timer]\n", 0o644)})
         monkeypatch.setattr(certbot, "version", lambda program: (4, 0, 0))
-        monkeypatch.setattr(certbot.Certbot, "obtain", self.obtain)
+        monkeypatch.setattr(certbot.Certbot, "obtain", lambda _certbot, order, known: self.obtain(order))
         monkeypatch.setattr(store, "manifest", lambda _number: {"scopes": {"main": {"certificates": {name: [] for name in self.served}}}})
         self.orders: list[str] = []
 
-    def obtain(self, _certbot, order, known):
+    def obtain(self, order):
         self.orders.append(order["name"])
         if self.refusal is None:
             self.make_lineage(order["name"], **{**self.issue, "domains": order["domains"] if self.issue["domains"] is NAMES else self.issue["domains"]})
