@@ -138,7 +138,8 @@ def _private_key(entry: Mapping[str, t.Any], read_text: ReadText, mistake: Mista
     where, text = _text(entry, "key", read_text, mistake)
     blocks = [found for found in _BLOCK.finditer(text) if found["label"].endswith("PRIVATE KEY")]
     if any("ENCRYPTED" in found["label"] or "Proc-Type: 4,ENCRYPTED" in found[0] for found in blocks):
-        raise mistake("key", where, "is protected by a passphrase, which nginx could not ask for. Take that off (openssl pkey -in FILE), and put the key into a vault.")
+        why = "is protected by a passphrase, which nginx could not ask for. Take that off (openssl pkey -in FILE), and put the key into a vault."
+        raise mistake("key", where, why)
     known = [found[0] for found in blocks if found["label"] in _KEY_LABELS]
     if len(blocks) != 1 or not known:
         raise mistake("key", where, "is not one private key in PEM. That begins with -----BEGIN PRIVATE KEY----- and ends with -----END PRIVATE KEY-----.")
@@ -156,7 +157,8 @@ def _text(entry: Mapping[str, t.Any], key: str, read_text: ReadText, mistake: Mi
     """Return a PEM text, and what a message may show of where it is from."""
     value = entry.get(key)
     if not value:
-        raise mistake(key, HIDDEN, f'is missing, and a certificate with the issuer "own" needs it. Give it in certbot_overrides, under the name "{entry["name"]}".')
+        why = f'is missing, and a certificate with the issuer "own" needs it. Give it in certbot_overrides, under the name "{entry["name"]}".'
+        raise mistake(key, HIDDEN, why)
     if "-----BEGIN " in value:
         return HIDDEN, value
     if "\n" in value.strip() or len(value) > _LONGEST_PATH:
@@ -223,7 +225,8 @@ def _check_names(leaf: x509.Certificate, domains: Sequence[str], mistake: Mistak
     missing = [domain for domain in domains if not any(_covers(name, domain) for name in names)]
     if missing:
         valid_for = f"It is valid for {', '.join(names)}" if names else "It has no names at all (no subject alternative names)"
-        raise mistake("certificate", HIDDEN, f"is not valid for {', '.join(missing)}. {valid_for}: have one made for all the names of the sites that it serves.")
+        why = f"is not valid for {', '.join(missing)}. {valid_for}: have one made for all the names of the sites that it serves."
+        raise mistake("certificate", HIDDEN, why)
 
 
 def _covers(name: str, domain: str) -> bool:
@@ -252,7 +255,8 @@ def _check_strength(certificate: x509.Certificate, key: str, mistake: Mistake) -
     smallest = {rsa.RSAPublicKey: ("RSA", _SMALLEST_RSA), ec.EllipticCurvePublicKey: ("ECDSA", _SMALLEST_CURVE)}
     for kind, (what, bits) in smallest.items():
         if isinstance(public, kind) and public.key_size < bits:
-            raise mistake(key, HIDDEN, f"has an {what} key of {public.key_size} bits ({_named(certificate)}), and it takes {bits} at least. Have one made for another key.")
+            why = f"has an {what} key of {public.key_size} bits ({_named(certificate)}), and it takes {bits} at least. Have one made for another key."
+            raise mistake(key, HIDDEN, why)
     if _hash(certificate) in _WEAK_HASHES:
         raise mistake(key, HIDDEN, f"is signed with {_hash(certificate)} ({_named(certificate)}), which nobody accepts any more. Have it made anew.")
 
@@ -263,7 +267,8 @@ def _warnings(name: str, chain: Sequence[x509.Certificate], now: datetime) -> li
     if end - now < timedelta(days=DAYS_TO_WARN):
         found.append(f"The certificate {name} expires on {_date(end)}. Nobody but you can renew it: give the one that follows it.")
     if len(chain) == 1 and not _is_root(chain[0]) and _says_where_its_issuer_is(chain[0]):
-        found.append(f'The certificate {name} comes without the one that signed it ({chain[0].issuer.rfc4514_string()}). Give that in "chain", or visitors may not trust it.')
+        signer = chain[0].issuer.rfc4514_string()
+        found.append(f'The certificate {name} comes without the one that signed it ({signer}). Give that in "chain", or visitors may not trust it.')
     return found
 
 
