@@ -29,6 +29,8 @@ METRICS = "/var/lib/prometheus/node-exporter/portico-certificates.prom"
 SECONDS_FOR_ANOTHER_KEEPER = 600
 SECONDS_FOR_AN_ALARM = 60
 SECONDS_BETWEEN_ALARMS = lineage.DAY
+SECONDS_FOR_A_PLAY = 900
+"""How long after a play has said what the certificates are to be nobody is called for one that there is not yet."""
 
 HOLDER = "portico-certificates on this host"
 ARBITRARY = "portico-certificates"
@@ -70,6 +72,11 @@ class Part:
         return min(self.certificate.window, _LONGEST_NOTICE) if self.issuer == "own" else self.certificate.window
 
     @property
+    def is_missing(self) -> bool:
+        """Whether it was never had."""
+        return self.placeholder or not os.path.lexists(self.path)
+
+    @property
     def labels(self) -> dict[str, str]:
         return {"certificate": self.name, **({"key": self.key} if self.key else {})}
 
@@ -86,6 +93,8 @@ class Problem(t.NamedTuple):
     line: str
     part: str = ""
     """The one that it concerns alone, of a pair."""
+    is_new: bool = False
+    """Whether it may be solved in a moment, by the play that just runs and tells its own failures."""
 
 
 State = dict[str, t.Any]
@@ -199,16 +208,17 @@ def _port() -> int:
     return int(store.manifest(store.live_number())["host"]["settings"].get("https_port", 443))
 
 
-def problems(parts: Sequence[Part], renewal: Iterable[str] = (), others: Iterable[str] = ()) -> list[Problem]:
+def problems(parts: Sequence[Part], now: float, renewal: Iterable[str] = (), others: Iterable[str] = ()) -> list[Problem]:
     """Return all that is wrong, once each.
 
     :param renewal: what went wrong when certificates were renewed, as certbot's and the host's own half tell it.
     :param others: what is wrong with the host.
     """
     found = [Problem((), line) for line in others]
+    is_new = 0 <= now - os.path.getmtime(register.path()) < SECONDS_FOR_A_PLAY if parts else False
     for part in parts:
         kind = f" ({part.key.upper()})" if part.key else ""
-        found += [Problem((part.name,), f"{part.name}{kind}: {words}", part.id) for words in (*part.wrong, *part.differs)]
+        found += [Problem((part.name,), f"{part.name}{kind}: {words}", part.id, part.is_missing and is_new) for words in (*part.wrong, *part.differs)]
     found += [Problem(_concerned(line), line) for line in renewal]
     return list(dict.fromkeys(found))
 
@@ -263,7 +273,7 @@ def reconcile(renewal: Sequence[str] | None = None) -> int:
             else:
                 others.append(why)
         state["renewal"] = _still(state.get("renewal", []), now) if renewal is None else list(renewal)
-        found = problems(parts, state["renewal"], others)
+        found = problems(parts, now, state["renewal"], others)
         failures = _tell(parts, found, state, now)
     for line in (*(problem.line for problem in found), *failures):
         print(_line(line), file=sys.stderr)
@@ -304,7 +314,7 @@ def status(as_json: bool) -> int:
     parts = look(now)
     compare(parts, _port())
     _is_down([part for part in parts if part.differs])
-    found = problems(parts, _still(_state().get("renewal", []), now))
+    found = problems(parts, now, _still(_state().get("renewal", []), now))
     rows = [_row(part, found, now) for part in parts]
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -434,6 +444,7 @@ def _alarm(found: Sequence[Problem], state: State, now: float) -> str | None:
     """
     command = register.setting("alarm_command", [])
     told = state.get("told")
+    found = [problem for problem in found if not problem.is_new or (told and _line(problem.line) in told["problems"])]
     lines = sorted({_line(problem.line) for problem in found})
     if not command or (not lines and not told):
         state["told"] = None
