@@ -175,17 +175,19 @@ def _wrong(part: Part, now: float) -> list[str]:
 def compare(parts: Iterable[Part], port: int) -> None:
     """Ask nginx for every name of every certificate, and have each part say what differs from the disk."""
     for part in parts:
-        part.differs, part.served = [], {}
+        part.served = {}
+        differs: dict[str, list[str]] = {}
         # Where nothing is to be had, nginx serves what it has: a reload could only make it worse.
         for name in part.server_names if part.certificate else ():
             try:
                 found = serving.served(name.replace("*", ARBITRARY, 1), port, part.key or None)
             except serving.ServingError as error:
-                part.differs.append(f"{name}: {error}")
+                differs.setdefault(str(error), []).append(name)
                 continue
             part.served[name] = part.certificate.serial if part.certificate and found == part.content else _serial(found)
             if found != part.content:
-                part.differs.append(f"nginx serves another certificate for {name}, with the serial number {part.served[name]}")
+                differs.setdefault(f"nginx serves another certificate, with the serial number {part.served[name]}", []).append(name)
+        part.differs = [f"{words} ({', '.join(names)})" for words, names in differs.items()]
 
 
 def _is_down(different: Sequence[Part]) -> bool:
