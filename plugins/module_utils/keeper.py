@@ -29,6 +29,8 @@ METRICS = "/var/lib/prometheus/node-exporter/portico-certificates.prom"
 SECONDS_FOR_ANOTHER_KEEPER = 600
 SECONDS_FOR_AN_ALARM = 60
 SECONDS_BETWEEN_ALARMS = lineage.DAY
+SECONDS_FOR_A_PLAY = 900
+"""How long after a play has said what the certificates are to be nobody is called for one that there is not yet."""
 
 HOLDER = "portico-certificates on this host"
 ARBITRARY = "portico-certificates"
@@ -70,6 +72,11 @@ class Part:
         return min(self.certificate.window, _LONGEST_NOTICE) if self.issuer == "own" else self.certificate.window
 
     @property
+    def is_missing(self) -> bool:
+        """Whether it was never had."""
+        return self.placeholder or not os.path.lexists(self.path)
+
+    @property
     def labels(self) -> dict[str, str]:
         return {"certificate": self.name, **({"key": self.key} if self.key else {})}
 
@@ -84,6 +91,10 @@ class Problem(t.NamedTuple):
     certificates: tuple[str, ...]
     """Those that it concerns; none where it is the host's."""
     line: str
+    part: str = ""
+    """The one that it concerns alone, of a pair."""
+    is_new: bool = False
+    """Whether it may be solved in a moment, by the play that just runs and tells its own failures."""
 
 
 State = dict[str, t.Any]
@@ -161,29 +172,31 @@ def _wrong(part: Part, now: float) -> list[str]:
     return []
 
 
-def compare(parts: Iterable[Part], port: int) -> bool:
-    """Ask nginx for every name of every certificate, and have each part say what differs from the disk.
-
-    :returns: whether something answered.
-    """
-    answers = False
+def compare(parts: Iterable[Part], port: int) -> None:
+    """Ask nginx for every name of every certificate, and have each part say what differs from the disk."""
     for part in parts:
-        part.differs, part.served = [], {}
+        part.served = {}
+        differs: dict[str, list[str]] = {}
         # Where nothing is to be had, nginx serves what it has: a reload could only make it worse.
         for name in part.server_names if part.certificate else ():
             try:
                 found = serving.served(name.replace("*", ARBITRARY, 1), port, part.key or None)
-            except serving.Silent as error:
-                part.differs.append(f"{name}: {error}")
+            except serving.ServingError as error:
+                differs.setdefault(str(error), []).append(name)
                 continue
-            except serving.Refused as error:
-                part.differs.append(f"{name}: {error}")
-            else:
-                part.served[name] = part.certificate.serial if part.certificate and found == part.content else _serial(found)
-                if found != part.content:
-                    part.differs.append(f"nginx serves another certificate for {name}, with the serial number {part.served[name]}")
-            answers = True
-    return answers
+            part.served[name] = part.certificate.serial if part.certificate and found == part.content else _serial(found)
+            if found != part.content:
+                differs.setdefault(f"nginx serves another certificate, with the serial number {part.served[name]}", []).append(name)
+        part.differs = [f"{words} ({', '.join(names)})" for words, names in differs.items()]
+
+
+def _is_down(different: Sequence[Part]) -> bool:
+    """Return whether nothing is served because nginx does not run, and have each part say that alone."""
+    if any(part.served for part in different) or serving.is_active():
+        return False
+    for part in different:
+        part.differs = ["nginx does not run"]
+    return True
 
 
 @functools.lru_cache(maxsize=None)
@@ -197,16 +210,17 @@ def _port() -> int:
     return int(store.manifest(store.live_number())["host"]["settings"].get("https_port", 443))
 
 
-def problems(parts: Sequence[Part], renewal: Iterable[str] = (), others: Iterable[str] = ()) -> list[Problem]:
+def problems(parts: Sequence[Part], now: float, renewal: Iterable[str] = (), others: Iterable[str] = ()) -> list[Problem]:
     """Return all that is wrong, once each.
 
     :param renewal: what went wrong when certificates were renewed, as certbot's and the host's own half tell it.
     :param others: what is wrong with the host.
     """
     found = [Problem((), line) for line in others]
+    is_new = 0 <= now - os.path.getmtime(register.path()) < SECONDS_FOR_A_PLAY if parts else False
     for part in parts:
         kind = f" ({part.key.upper()})" if part.key else ""
-        found += [Problem((part.name,), f"{part.name}{kind}: {words}") for words in (*part.wrong, *part.differs)]
+        found += [Problem((part.name,), f"{part.name}{kind}: {words}", part.id, part.is_missing and is_new) for words in (*part.wrong, *part.differs)]
     found += [Problem(_concerned(line), line) for line in renewal]
     return list(dict.fromkeys(found))
 
@@ -252,18 +266,16 @@ def reconcile(renewal: Sequence[str] | None = None) -> int:
     with serving.Lock(HOLDER, SECONDS_FOR_ANOTHER_KEEPER, LOCK, "keeps this host's certificates"):
         now, state, port = time.time(), _state(), _port()
         parts, others = look(now), []
-        answers = compare(parts, port)
+        compare(parts, port)
         different = [part for part in parts if part.differs]
-        if different and (answers or serving.is_active()):
+        if different and not _is_down(different):
             why = serving.reload(HOLDER)
             if why is None:
                 compare(different, port)
             else:
                 others.append(why)
-        elif different:
-            others.append("nginx does not run")
         state["renewal"] = _still(state.get("renewal", []), now) if renewal is None else list(renewal)
-        found = problems(parts, state["renewal"], others)
+        found = problems(parts, now, state["renewal"], others)
         failures = _tell(parts, found, state, now)
     for line in (*(problem.line for problem in found), *failures):
         print(_line(line), file=sys.stderr)
@@ -300,11 +312,11 @@ def status(as_json: bool) -> int:
 
     :returns: the exit code.
     """
-    now, others = time.time(), []
+    now = time.time()
     parts = look(now)
-    if not compare(parts, _port()) and any(part.differs for part in parts) and not serving.is_active():
-        others.append("nginx does not run")
-    found = problems(parts, _still(_state().get("renewal", []), now), others)
+    compare(parts, _port())
+    _is_down([part for part in parts if part.differs])
+    found = problems(parts, now, _still(_state().get("renewal", []), now))
     rows = [_row(part, found, now) for part in parts]
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -345,10 +357,7 @@ def _row(part: Part, found: Iterable[Problem], now: float) -> dict[str, t.Any]:
 
 
 def _concerns(problem: Problem, part: Part) -> bool:
-    if part.name not in problem.certificates:
-        return False
-    # What is wrong with one of a pair is not wrong with the other.
-    return not part.key or part.wrong == part.differs == [] or problem.line.startswith(f"{part.name} ({part.key.upper()}): ") or ": " not in problem.line
+    return problem.part == part.id if problem.part else part.name in problem.certificates
 
 
 _COLUMNS = ("CERTIFICATE", "ISSUER", "NAMES", "NOT AFTER", "RENEWAL DUE", "SERVED SERIAL", "STATE")
@@ -437,6 +446,7 @@ def _alarm(found: Sequence[Problem], state: State, now: float) -> str | None:
     """
     command = register.setting("alarm_command", [])
     told = state.get("told")
+    found = [problem for problem in found if not problem.is_new or (told and _line(problem.line) in told["problems"])]
     lines = sorted({_line(problem.line) for problem in found})
     if not command or (not lines and not told):
         state["told"] = None

@@ -103,7 +103,8 @@ def served(name: str, port: int, key_type: str | None = None, address: str = "12
     except ssl.SSLError as error:
         if key_type and error.reason == "TLSV1_ALERT_PROTOCOL_VERSION":
             return _served_over_tls_1_3(name, port, key_type, address)
-        if "ALERT" not in (error.reason or ""):
+        # OpenSSL names an alert of the other side by the version that it was new in.
+        if not (error.reason or "").startswith(("SSLV3_", "TLSV1_", "TLSV13_")):
             raise Silent(f"port {port} does not speak TLS: {error.reason or error}") from None
         if error.reason == "TLSV1_UNRECOGNIZED_NAME":
             raise Refused("nginx has no such name") from None

@@ -68,13 +68,14 @@ ExecStart={layout.TOOL} reconcile
 TimeoutStartSec=20min
 {_SANDBOX}"""
 
+# OnBootSec= would have passed when a play starts it, and run it in the middle of that play.
 _RECONCILE_TIMER = """\
 # Written by portico.web.
 [Unit]
 Description=Compare the certificates that nginx serves with those on the disk, every quarter of an hour
 
 [Timer]
-OnBootSec=1min
+OnActiveSec=5min
 OnCalendar=*:0/15
 
 [Install]
