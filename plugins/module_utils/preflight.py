@@ -18,13 +18,16 @@ import re
 import secrets
 import socket
 import ssl
+import string
 import threading
 import time
 import typing as t
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from ansible_collections.portico.web.plugins.module_utils import files
 
 CHALLENGES = "/.well-known/acme-challenge"
 """RFC 8555, section 8.3."""
@@ -72,7 +75,7 @@ def check(
             token = stack.enter_context(_token(webroot)) if by_http else None
         except OSError as error:
             for name in by_http:
-                name.unknown = f"has no challenge to show: no file can be written to {webroot}{CHALLENGES} ({error.strerror}). Let root write there, and see to the disk."
+                name.unknown = f"has no challenge to show: {webroot}{CHALLENGES} takes no file ({error.strerror}). Let root write there, and see to the disk."
         else:
             for name in by_http:
                 looks.add(lambda name=name: name.look_up(looks, token))
@@ -119,6 +122,7 @@ class _Looks:
         self._deadline = time.monotonic() + seconds
         self._jobs: queue.Queue[t.Callable[[], None] | None] = queue.Queue()
         self._threads = 0
+        self._lock = threading.Lock()
 
     def left(self) -> float:
         """Return the seconds that are left, and never so few that a socket would not wait at all."""
@@ -126,21 +130,23 @@ class _Looks:
 
     def add(self, job: t.Callable[[], None]) -> None:
         """Have a job done. It may add others."""
-        with self._jobs.mutex:
-            start = self._threads < THREADS
-            self._threads += start
-        self._jobs.put(job)
-        if start:
-            # A daemon, because getaddrinfo cannot be told to stop, and no process should wait for it at its end.
-            threading.Thread(target=self._work, daemon=True).start()
+        with self._lock:
+            if time.monotonic() > self._deadline:
+                return
+            self._jobs.put(job)
+            if self._threads < THREADS:
+                self._threads += 1
+                # A daemon, because getaddrinfo cannot be told to stop, and no process should wait for it at its end.
+                threading.Thread(target=self._work, daemon=True).start()
 
     def wait(self) -> None:
         """Wait until all is done or the time is over."""
         with self._jobs.all_tasks_done:
             self._jobs.all_tasks_done.wait_for(lambda: not self._jobs.unfinished_tasks, self.left() + _GRACE)
-            threads = self._threads
-        for _thread in range(threads):
-            self._jobs.put(None)
+        with self._lock:
+            self._deadline = 0.0
+            for _thread in range(self._threads):
+                self._jobs.put(None)
 
     def _work(self) -> None:
         for job in iter(self._jobs.get, None):
@@ -154,7 +160,8 @@ class _Looks:
 # ---- what is wrong
 
 
-@dataclass(frozen=True)
+# Not frozen: Python writes into an exception where it passed.
+@dataclass(unsafe_hash=True)
 class _Fault(Exception):
     """What is wrong at an address, and what to do if the address is this host's or another's."""
 
@@ -167,13 +174,12 @@ class _Fault(Exception):
     """Whether that is because this host does not speak to such addresses at all, which says nothing about the CA."""
 
 
-def _closed(what: str, **more: bool) -> _Fault:
+def _closed(port: int, what: str) -> _Fault:
     return _Fault(
-        what,
-        "nginx must listen there, and the firewall must let port 80 in.",
-        "Correct the {record} if it should not be so. Else the firewall, and what stands in front of this host, must let port 80 in.",
+        f"port {port} {what}",
+        f"nginx must listen there, and the firewall must let port {port} in.",
+        f"Correct the {{record}}, or, if it is right, have the firewall let port {port} in and what has this address pass it on to this host.",
         unreached=True,
-        **more,
     )
 
 
@@ -208,10 +214,10 @@ def _unconnected(error: OSError, port: int) -> _Fault:
         cure = "Give the host one, or the name another {record}, or set certbot_preflight to false if the CA gets there."
         return _Fault(what, cure, cure, unreached=True, unrouted=True)
     if isinstance(error, ConnectionRefusedError):
-        return _closed(f"port {port} is closed there (connection refused)")
+        return _closed(port, "is closed there (connection refused)")
     if isinstance(error, TimeoutError):
-        return _closed(f"port {port} does not answer there (timed out)")
-    return _closed(f"port {port} cannot be reached there ({error.strerror or error})")
+        return _closed(port, "does not answer there (timed out)")
+    return _closed(port, f"cannot be reached there ({error.strerror or error})")
 
 
 # ---- a name
@@ -369,7 +375,7 @@ def _token(webroot: str) -> Iterator[_Token]:
                 undo.callback(_remove_empty, folder)
                 os.chmod(folder, 0o755)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
-            undo.callback(os.remove, path)
+            undo.callback(files.remove, path)
             os.fchmod(file.fileno(), 0o644)
             file.write(token.content)
         yield token
@@ -409,7 +415,7 @@ class _Visit:
         except _Fault as fault:
             if len(self.seen) == 1 or fault.what.startswith("the challenge"):
                 raise
-            raise replace(_redirected(f"the challenge is redirected to {_shown(self.seen[-1])}, and {fault.what}")) from None
+            raise _redirected(f"the challenge is redirected to {_shown(self.seen[-1])}, and {fault.what}") from None
 
     def _next(self, url: str, location: str) -> str:
         """Return where a redirect leads."""
@@ -464,8 +470,9 @@ class _Visit:
         connection.settimeout(self.looks.left())
         client = http.client.HTTPConnection(host)
         client.sock = connection
-        path = url._replace(scheme="", netloc="").geturl() or "/"
-        client.request("GET", path, headers={"Host": url.netloc.rpartition("@")[2], "User-Agent": "portico (looks before a CA does)", "Connection": "close"})
+        path = urllib.parse.quote(url._replace(scheme="", netloc="").geturl() or "/", safe=string.punctuation)
+        headers = {"Host": url.netloc.rpartition("@")[2], "User-Agent": "portico (looks before a CA does)", "Connection": "close"}
+        client.request("GET", path, headers=headers)
         answer = client.getresponse()
         location = answer.getheader("Location", "")
         body = b"" if answer.status in _REDIRECTIONS and location else answer.read(BYTES)
@@ -563,7 +570,7 @@ def _forbidden(name: str, domain: str, records: Iterable[t.Any], identities: Seq
     found = [(record.flags, record.tag.decode(errors="replace").lower(), record.value.decode(errors="replace")) for record in records]
     for flags, tag, _value in found:
         if flags & _CRITICAL and tag not in _KNOWN_TAGS:
-            return f"gets no certificate from any CA: the DNS has a critical CAA record of {domain} that none understands (tag {_shown(tag)}). Remove it."
+            return f"gets no certificate: the DNS has a critical CAA record of {domain} that no CA understands ({_shown(tag)}). Remove it."
     tags = ["issue"]
     if name.startswith("*.") and any(tag == "issuewild" for _flags, tag, _value in found):
         tags = ["issuewild"]
@@ -572,4 +579,5 @@ def _forbidden(name: str, domain: str, records: Iterable[t.Any], identities: Seq
     if not relevant or allowed & {identity.lower() for identity in identities}:
         return None
     kept = ", ".join(f'{domain} CAA {flags} {tag} "{_shown(value)}"' for flags, tag, value in sorted(relevant))
-    return f'gets no certificate from this CA: the DNS has {kept}, which forbids it. Add {domain} CAA 0 {tags[0]} "{identities[0]}", or remove what is there.'
+    added = f'{domain} CAA 0 {tags[0]} "{identities[0]}"'
+    return f"gets no certificate from this CA: the DNS has {kept}, and so forbids it. Add {added}, or remove what is there."
