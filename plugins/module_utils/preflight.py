@@ -295,7 +295,7 @@ class _Name:
         # It stays so for a server that never comes to an end.
         self.faults[place] = _silent(f"port {self.port} is open there, and gives no answer within {looks.seconds:g} seconds")
         try:
-            _Visit(self.domain, place, self.port, looks).see(token)
+            _Visit(self.domain, place, self.port, looks, token).see()
         except _Fault as fault:
             self.faults[place] = fault
         else:
@@ -334,7 +334,10 @@ class _Name:
             yield f"{self.domain} leads to {addresses}{'' if is_ours else f', {which}'}: {fault.what}. {cure}"
 
 
-_UNANSWERED = "cannot be looked up: this host's DNS server gives no answer. See to the servers in /etc/resolv.conf, and to the domain's name servers."
+_UNANSWERED = (
+    "has no address that can be found: the DNS servers of this host (/etc/resolv.conf) do not answer, or know nothing of it. "
+    "See to them, and to an A or AAAA record that leads to this host."
+)
 
 
 def _places(name: str, port: int) -> list[_Place]:
@@ -390,19 +393,20 @@ def _remove_empty(folder: str) -> None:
 class _Visit:
     """One look at the challenge as a CA's server takes it: at one address of a name, and from there wherever it is sent."""
 
-    def __init__(self, name: str, place: _Place, port: int, looks: _Looks) -> None:
+    def __init__(self, name: str, place: _Place, port: int, looks: _Looks, token: _Token) -> None:
         self.name = name
         self.place = place
         self.port = port
         self.looks = looks
+        self.token = token
         self.seen: list[str] = []
 
-    def see(self, token: _Token) -> None:
+    def see(self) -> None:
         """Look whether the token's content is found.
 
         :raises _Fault: if it is not.
         """
-        url = f"http://{self.name}{'' if self.port == 80 else f':{self.port}'}{CHALLENGES}/{token.name}"
+        url = f"http://{self.name}{'' if self.port == 80 else f':{self.port}'}{CHALLENGES}/{self.token.name}"
         try:
             while True:
                 self.seen.append(url)
@@ -410,12 +414,12 @@ class _Visit:
                 if answer.status not in _REDIRECTIONS or not answer.location:
                     break
                 url = self._next(url, answer.location)
-            if answer.status != 200 or answer.body.rstrip() != token.content.encode():
+            if answer.status != 200 or answer.body.rstrip() != self.token.content.encode():
                 raise _other(f"something else answers there ({answer})")
         except _Fault as fault:
             if len(self.seen) == 1 or fault.what.startswith("the challenge"):
                 raise
-            raise _redirected(f"the challenge is redirected to {_shown(self.seen[-1])}, and {fault.what}") from None
+            raise _redirected(f"the challenge is redirected to {self._shown(self.seen[-1])}, and {fault.what}") from None
 
     def _next(self, url: str, location: str) -> str:
         """Return where a redirect leads."""
@@ -427,12 +431,16 @@ class _Visit:
             split, port = urllib.parse.urlsplit(""), None
         new = split._replace(fragment="").geturl() or location
         if split.scheme not in _USUAL_PORTS or port not in (80, 443, self.port) or not split.hostname or _is_address(split.hostname):
-            raise _redirected(f"the challenge is redirected to {_shown(new)}, but a CA goes only to names, by http or https, at port 80 or 443")
+            raise _redirected(f"the challenge is redirected to {self._shown(new)}, but a CA goes only to names, by http or https, at port 80 or 443")
         if new in self.seen:
-            raise _redirected(f"the challenge is redirected in a loop (to {_shown(new)} again)")
+            raise _redirected(f"the challenge is redirected in a loop (to {self._shown(new)} again)")
         if len(self.seen) > REDIRECTS:
             raise _redirected(f"the challenge is redirected more than {REDIRECTS} times")
         return new
+
+    def _shown(self, url: str) -> str:
+        # A name that is new each time tells nobody anything.
+        return _shown(url.replace(self.token.name, "..."))
 
     def _answer(self, url: urllib.parse.SplitResult) -> _Answer:
         host = url.hostname or ""

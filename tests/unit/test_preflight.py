@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -26,6 +27,11 @@ from ansible_collections.portico.web.plugins.module_utils import preflight
 CHALLENGES = "/.well-known/acme-challenge"
 RIGHT, OTHER, THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 CURE = f"Give the name to a site of this host's nginx, and let no location of your own take {CHALLENGES}/."
+NO_ADDRESS = "has no address: the DNS knows neither an A nor an AAAA record of it. Add one that leads to this host."
+UNANSWERED = (
+    "has no address that can be found: the DNS servers of this host (/etc/resolv.conf) do not answer, or know nothing of it. "
+    "See to them, and to an A or AAAA record that leads to this host."
+)
 UNREDIRECT = f"Take {CHALLENGES}/ out of the redirect."
 
 
@@ -228,8 +234,14 @@ def test_ten_redirects_are_followed_and_no_eleventh(look, serve, names, webroot)
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (says(404, b"<title>404</title>\n<h1>Not  Found</h1>", Content_Type="text/html"), 'something else answers there (status 404, Server: other/1.0, "404 Not Found")'),
-        (says(200, b"\x1b[31mred" + b"x" * 99, Content_Type="text/plain"), f'something else answers there (status 200, Server: other/1.0, "[31mred{"x" * 50}...")'),
+        (
+            says(404, b"<title>404</title>\n<h1>Not  Found</h1>", Content_Type="text/html"),
+            'something else answers there (status 404, Server: other/1.0, "404 Not Found")',
+        ),
+        (
+            says(200, b"\x1b[31mred" + b"x" * 99, Content_Type="text/plain"),
+            f'something else answers there (status 200, Server: other/1.0, "[31mred{"x" * 50}...")',
+        ),
         (says(200, b"{}", Content_Type="application/json"), "something else answers there (status 200, Server: other/1.0)"),
         (says(303, Location="/"), "something else answers there (status 303, Server: other/1.0)"),
         (says(302), "something else answers there (status 302, Server: other/1.0)"),
@@ -247,35 +259,31 @@ def test_something_else_answers(look, serve, names, answer, words):
 @pytest.mark.parametrize(
     ("location", "words"),
     [
-        ("{path}", "the challenge is redirected in a loop (to http://a.example:{port}{challenges}/NAME again)"),
+        ("{path}", "the challenge is redirected in a loop (to http://a.example:{port}{challenges}/... again)"),
         ("http://b.example:{port}/", "the challenge is redirected to http://b.example:{port}/, and something else answers there (status 403, Server: other/1.0)"),
         ("https://b.example:{port}/", "the challenge is redirected to https://b.example:{port}/, and TLS fails there (WRONG_VERSION_NUMBER)"),
         ("http://closed.example:{port}/", "the challenge is redirected to http://closed.example:{port}/, and port {port} is closed there (connection refused)"),
         ("http://nobody.example:{port}/", "the challenge is redirected to http://nobody.example:{port}/, and nobody.example has no address"),
-        ("http://b.example:8443/x#y", "the challenge is redirected to http://b.example:8443/x, but a CA goes only to names, by http or https, at port 80 or 443"),
-        ("ftp://b.example/", "the challenge is redirected to ftp://b.example/, but a CA goes only to names, by http or https, at port 80 or 443"),
-        ("http://127.0.0.3:{port}/", "the challenge is redirected to http://127.0.0.3:{port}/, but a CA goes only to names, by http or https, at port 80 or 443"),
-        ("http://b.example:x/", "the challenge is redirected to http://b.example:x/, but a CA goes only to names, by http or https, at port 80 or 443"),
+        ("http://b.example:8443/x#y", "the challenge is redirected to http://b.example:8443/x, {limits}"),
+        ("ftp://b.example/", "the challenge is redirected to ftp://b.example/, {limits}"),
+        ("http://127.0.0.3:{port}/", "the challenge is redirected to http://127.0.0.3:{port}/, {limits}"),
+        ("http://b.example:x/", "the challenge is redirected to http://b.example:x/, {limits}"),
     ],
 )
-def test_a_redirect_leads_nowhere(look, serve, names, monkeypatch, port, location, words):
+def test_a_redirect_leads_nowhere(look, serve, names, port, location, words):
     names.update({"a.example": [RIGHT], "b.example": [OTHER], "closed.example": [THIRD]})
-    monkeypatch.setattr(preflight.secrets, "token_urlsafe", lambda _size: "NAME")
     serve(RIGHT, sends_to(location.replace("{port}", str(port))))
     serve(OTHER, says(403))
-    words = words.format(port=port, challenges=CHALLENGES)
+    words = words.format(port=port, challenges=CHALLENGES, limits="but a CA goes only to names, by http or https, at port 80 or 443")
     assert look("a.example") == {"a.example": f"a.example leads to {RIGHT}: {words}. {UNREDIRECT}"}
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (socket.gaierror(socket.EAI_NONAME, "x"), "has no address: the DNS knows neither an A nor an AAAA record of it. Add one that leads to this host."),
-        (UnicodeError("label too long"), "has no address: the DNS knows neither an A nor an AAAA record of it. Add one that leads to this host."),
-        (
-            socket.gaierror(socket.EAI_AGAIN, "x"),
-            "cannot be looked up: this host's DNS server gives no answer. See to the servers in /etc/resolv.conf, and to the domain's name servers.",
-        ),
+        (socket.gaierror(socket.EAI_NONAME, "x"), NO_ADDRESS),
+        (UnicodeError("label too long"), NO_ADDRESS),
+        (socket.gaierror(socket.EAI_AGAIN, "x"), UNANSWERED),
     ],
 )
 def test_a_name_without_an_address(look, names, answer, words):
@@ -312,15 +320,16 @@ def fails(monkeypatch, failures):
     monkeypatch.setattr(preflight._Place, "connect", failing)
 
 
-ELSEWHERE = (
-    "Correct the {record}, or, if it is right, have the firewall let port {port} in and what has this address pass it on to this host."
-)
+ELSEWHERE = "Correct the {record}, or, if it is right, have the firewall let port {port} in and what has this address pass it on to this host."
 
 
 @pytest.mark.parametrize(
     ("failures", "words"),
     [
-        ({"192.0.2.1": errno.ETIMEDOUT}, "192.0.2.1, which is not an address of this host: port {port} does not answer there (timed out). " + ELSEWHERE.replace("{record}", "A record")),
+        (
+            {"192.0.2.1": errno.ETIMEDOUT},
+            "192.0.2.1, which is not an address of this host: port {port} does not answer there (timed out). " + ELSEWHERE.replace("{record}", "A record"),
+        ),
         (
             {"192.0.2.1": errno.EHOSTUNREACH, "192.0.2.2": errno.EHOSTUNREACH},
             "192.0.2.1 and 192.0.2.2, which are not addresses of this host: port {port} cannot be reached there (No route to host). "
@@ -381,9 +390,9 @@ def test_a_webroot_that_takes_no_file(look, webroot):
 # ---- what hangs
 
 
-def test_what_hangs_does_not_hold_up_the_rest(look, serve, names, webroot, port, monkeypatch):
+def test_what_hangs_does_not_hold_up_the_rest(look, serve, names, webroot, port):
     end = threading.Event()
-    names.update({"good.example": [RIGHT], "silent.example": [OTHER], "drips.example": [THIRD], "dns.example": lambda: end.wait(10) and None or [RIGHT]})
+    names.update({"good.example": [RIGHT], "silent.example": [OTHER], "drips.example": [THIRD], "dns.example": lambda: [RIGHT] if end.wait(10) else []})
     serve(RIGHT, files_of(webroot))
 
     def drip(self):
@@ -404,11 +413,10 @@ def test_what_hangs_does_not_hold_up_the_rest(look, serve, names, webroot, port,
     late = f"port {port} is open there, and gives no answer within 0.6 seconds"
     cure = f"See to what listens there, for nginx must answer {CHALLENGES}/ at once."
     assert found == {
-        "dns.example": "dns.example cannot be looked up: this host's DNS server gives no answer. "
-        "See to the servers in /etc/resolv.conf, and to the domain's name servers.",
+        "dns.example": f"dns.example {UNANSWERED}",
         "silent.example": f"silent.example leads to {OTHER}: {late}. {cure}",
         "drips.example": f"drips.example leads to {THIRD}: {late}. {cure}",
-        "nobody.example": "nobody.example has no address: the DNS knows neither an A nor an AAAA record of it. Add one that leads to this host.",
+        "nobody.example": f"nobody.example {NO_ADDRESS}",
     }
 
 
@@ -456,7 +464,6 @@ def dns_server():
     """A DNS server: what is not in the zone has no CAA record, and names with a digit first do not exist."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.asked = []
 
         def answer_all():
             while True:
@@ -561,7 +568,7 @@ def test_any_of_the_cas_names_will_do(by_dns):
 
 def test_both_kinds_of_mistake_are_told(look, by_dns, names):
     assert look("other.example", caa_identities=["ca.test"]) == {
-        "other.example": f"other.example has no address: the DNS knows neither an A nor an AAAA record of it. Add one that leads to this host. other.example {OTHERS}"
+        "other.example": f"other.example {NO_ADDRESS} other.example {OTHERS}"
     }
 
 
@@ -573,7 +580,7 @@ def test_caa_says_nothing_where_nobody_can_be_asked(look, monkeypatch, lacking):
     if lacking == "resolv.conf":
         monkeypatch.setattr(dns.resolver.Resolver, "read_resolv_conf", no_configuration)
     else:
-        monkeypatch.setitem(preflight.sys.modules if hasattr(preflight, "sys") else __import__("sys").modules, "dns.resolver", None)
+        monkeypatch.setitem(sys.modules, "dns.resolver", None)
     assert look("other.example", http=False, caa_identities=["ca.test"]) == {}
 
 
