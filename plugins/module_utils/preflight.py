@@ -75,7 +75,7 @@ def check(
             token = stack.enter_context(_token(webroot)) if by_http else None
         except OSError as error:
             for name in by_http:
-                name.unknown = f"has no challenge to show: {webroot}{CHALLENGES} takes no file ({error.strerror}). Let root write there, and see to the disk."
+                name.unknown = f"has no challenge to show: {webroot}{CHALLENGES} takes no file ({error.strerror}). See to the disk and its rights."
         else:
             for name in by_http:
                 looks.add(lambda name=name: name.look_up(looks, token))

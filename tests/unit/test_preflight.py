@@ -383,7 +383,7 @@ def test_whose_an_address_is(address, ours):
 def test_a_webroot_that_takes_no_file(look, webroot):
     webroot.write_text("a file")
     assert look("a.example", "*.example") == {
-        "a.example": f"a.example has no challenge to show: {webroot}{CHALLENGES} takes no file (Not a directory). Let root write there, and see to the disk."
+        "a.example": f"a.example has no challenge to show: {webroot}{CHALLENGES} takes no file (Not a directory). See to the disk and its rights."
     }
 
 
