@@ -15,7 +15,6 @@ import threading
 import time
 from pathlib import Path
 
-import dns.flags
 import dns.message
 import dns.rcode
 import dns.resolver
