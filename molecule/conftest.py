@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from acme import AcmeServer
-from servers import Servers
+from servers import Server, Servers
 from visitor import Visitor
 
 SHARED = Path(__file__).parent / "shared"
@@ -75,14 +75,8 @@ class PlayRun:
         self.failed = {host for host, _changed, unreachable, failed in recap if int(unreachable) or int(failed)}
 
     def lines_of(self, host: str) -> str:
-        """What was said of one host: the play's lines that name it, and those that follow, up to another host's or task's."""
-        said, its = [], False
-        for line in self.output.splitlines():
-            named = re.match(r"(?:ok|changed|skipping|failed|fatal|included): (?:\[([^\]]+)\]|.* => )", line)
-            if named or line.startswith(("TASK ", "PLAY ", "RUNNING ")):
-                its = bool(named) and named.group(1) == host
-            said += [line] if its else []
-        return "\n".join(said)
+        """What the play said of one host's tasks."""
+        return "\n".join(line for line in self.output.splitlines() if f"[{host}]" in line.partition(" => ")[0])
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +96,18 @@ def servers(acme: AcmeServer, play: Callable[..., PlayRun]) -> Servers:
     servers = Servers(containers("web"), acme, ca, play)
     servers.at_once(lambda server: server.run("mkdir -p /srv/page && echo page >/srv/page/index.html"))
     return servers
+
+
+@pytest.fixture
+def each(servers: Servers, subtests: pytest.Subtests) -> Callable[[Callable[[Server], None]], None]:
+    """Judge every server, and go on with the next when one fails."""
+
+    def each(judge: Callable[[Server], None]) -> None:
+        for server in servers:
+            with subtests.test(server=server.name):
+                judge(server)
+
+    return each
 
 
 @pytest.hookimpl(wrapper=True)
