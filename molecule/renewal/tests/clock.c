@@ -30,7 +30,7 @@ int clock_gettime(clockid_t which, struct timespec *now) {
 
 int gettimeofday(struct timeval *restrict now, void *restrict zone) {
   long done = syscall(SYS_gettimeofday, now, zone);
-  if (done == 0 && now != NULL)
+  if (done == 0)
     now->tv_sec += offset;
   return done;
 }
