@@ -7,8 +7,9 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
 
-# faults takes as long as all of these together: `make test-all` has it.
-SCENARIOS := default installed published strangers trouble
+# Each of the long ones takes as long as all of these together: `make test-all` has them.
+SCENARIOS := default certificates installed published strangers trouble
+LONG_SCENARIOS := faults renewal
 
 .PHONY: help
 help: ## list the commands
@@ -31,7 +32,8 @@ test: environment ## every check that a change must pass: lint, unit, molecule
 .PHONY: test-all
 test-all: test ## the same, and whatever takes long
 	@PORTICO_HOSTILE_VALUES=10000 pytest tests/unit/test_injection.py
-	@PORTICO_ALL_FAULTS=1 tools/alone molecule test --scenario-name faults --no-command-borders
+	@for scenario in $(LONG_SCENARIOS); do \
+	  PORTICO_ALL_FAULTS=1 tools/alone molecule test --scenario-name "$$scenario" --no-command-borders || exit 1; done
 
 .PHONY: lint
 lint: environment ## yamllint, and ansible-lint with its profile for production

@@ -12,20 +12,22 @@ from typing import Any
 
 import pytest
 import yaml
+from acme import AcmeServer
+from servers import Server, Servers
 from visitor import Visitor
 
 SHARED = Path(__file__).parent / "shared"
 
 
-def web_hosts() -> list[str]:
-    """The containers of the scenario's group `web`."""
+def containers(group: str) -> list[str]:
+    """The containers of one of the scenario's groups."""
     inventory = yaml.safe_load(Path(os.environ["MOLECULE_INVENTORY_FILE"]).read_text())
-    return sorted(inventory["web"]["hosts"])
+    return sorted(inventory[group]["hosts"])
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let testinfra see the servers as root does, whoever deploys to them."""
-    config.option.hosts = ",".join(f"docker://{name}" for name in web_hosts())
+    config.option.hosts = ",".join(f"docker://{name}" for name in containers("web"))
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +51,13 @@ def visitor(address: str) -> Visitor:
     return Visitor(address, ca=str(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "issuing-root.pem")))
 
 
+@pytest.fixture(scope="session")
+def acme() -> AcmeServer:
+    return AcmeServer(containers("acme")[0])
+
+
 class PlayRun:
-    """One run of ansible-playbook: `ok`, `output`, and `changed` of each host."""
+    """One run of ansible-playbook: `ok`, `output`, and of each host what it `changed` and whether it has `failed`."""
 
     def __init__(self, *arguments: str) -> None:
         done = subprocess.run(
@@ -63,9 +70,13 @@ class PlayRun:
         )
         self.ok = done.returncode == 0
         self.output = done.stdout
-        self.changed = {
-            host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+ +changed=(\d+)", done.stdout, re.M)
-        }
+        recap = re.findall(r"^(\S+)\s+: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", done.stdout, re.M)
+        self.changed = {host: int(changed) for host, changed, _unreachable, _failed in recap}
+        self.failed = {host for host, _changed, unreachable, failed in recap if int(unreachable) or int(failed)}
+
+    def lines_of(self, host: str) -> str:
+        """What the play said of one host's tasks."""
+        return "\n".join(line for line in self.output.splitlines() if f"[{host}]" in line.partition(" => ")[0])
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +87,27 @@ def play() -> Callable[..., PlayRun]:
         return PlayRun(*arguments, str(Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"], playbook)))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def servers(acme: AcmeServer, play: Callable[..., PlayRun]) -> Servers:
+    """All web servers, for tests that have one run do the same to all of them. Each has a page to show."""
+    ca = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "issuing-root.pem")
+    servers = Servers(containers("web"), acme, ca, play)
+    servers.at_once(lambda server: server.run("mkdir -p /srv/page && echo page >/srv/page/index.html"))
+    return servers
+
+
+@pytest.fixture
+def each(servers: Servers, subtests: pytest.Subtests) -> Callable[[Callable[[Server], None]], None]:
+    """Judge every server, and go on with the next when one fails."""
+
+    def each(judge: Callable[[Server], None]) -> None:
+        for server in servers:
+            with subtests.test(server=server.name):
+                judge(server)
+
+    return each
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,8 +6,8 @@ section() {
 }
 
 section "failed units" systemctl --failed --no-legend --plain
-section "journal of nginx, the applications and certbot" \
-  journalctl --no-pager --output short-iso --unit nginx --unit 'portico-*' --unit 'certbot*'
+section "journal of nginx, the applications and certificates" \
+  journalctl --no-pager --output short-iso --unit nginx --unit 'portico-*' --unit 'certbot*' --unit 'certificates-*'
 section "nginx's error log" cat /var/log/nginx/error.log
 section "nginx's test of its configuration" nginx -t
 # Between the lines of DEBUG are whole requests and certificates.
