@@ -194,14 +194,12 @@ history:
 """
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import json
 import os
 import re
 import shutil
-import signal
 import socket
 import tempfile
 import time
@@ -221,6 +219,7 @@ from ansible_collections.portico.web.plugins.module_utils.generation import (
     unpack,
     with_part,
 )
+from ansible_collections.portico.web.plugins.module_utils.serving import ERROR_LOG, SECONDS_TO_PROVE, BusyError, Lock, accepting_workers, last_words, refusal, relevant
 
 ETC = "/etc/nginx"
 MAIN = ETC + "/nginx.conf"
@@ -229,12 +228,7 @@ ENTRANCE = ETC + "/portico"
 DEFAULT_SITE = ETC + "/sites-enabled/default"
 DEFAULT_SITE_FILE = ETC + "/sites-available/default"
 SWITCHED_OFF = layout.NGINX + "/switched-off.json"
-ERROR_LOG = "/var/log/nginx/error.log"
-PID_FILE = "/run/nginx.pid"
-LOCK = "/run/lock/portico-nginx.lock"
 STAGE = "/run/portico-nginx-test-"
-SECONDS_TO_PROVE = 60
-SECONDS_FOR_ANOTHER_RUN = 300
 
 FITTINGS = {
     "/etc/systemd/system/nginx.service.d/portico.conf": f"""\
@@ -378,7 +372,7 @@ class Nginx:
             for path in newcomers:
                 _remove_empty(path)
         if rc != 0:
-            words = _relevant(err.replace(f"{stage}/portico/", "").replace(f"{stage}/", f"{ETC}/"))
+            words = relevant(err.replace(f"{stage}/portico/", "").replace(f"{stage}/", f"{ETC}/"))
             raise GenerationError(f"nginx refuses the new configuration, so nothing was changed: {words}{_quoted_line(words, tree)}")
 
     # ---- acting
@@ -545,13 +539,13 @@ class Nginx:
             return
         log = files.LogFromNow(ERROR_LOG)
         if self._systemctl("start") != 0:
-            raise GenerationError(f"nginx did not start with the new configuration, and the one before is back: {self._last_words()}")
+            raise GenerationError(f"nginx did not start with the new configuration, and the one before is back: {last_words()}")
         self._prove(number, log, set())
 
     def _reload(self, number: int | None) -> None:
-        log, workers = files.LogFromNow(ERROR_LOG), _accepting_workers()
+        log, workers = files.LogFromNow(ERROR_LOG), accepting_workers()
         if self._systemctl("reload") != 0:
-            raise GenerationError(f"nginx did not reload, and the configuration before is back: {self._last_words()}")
+            raise GenerationError(f"nginx did not reload, and the configuration before is back: {last_words()}")
         self._prove(number, log, workers)
 
     @staticmethod
@@ -565,11 +559,10 @@ class Nginx:
         :raises GenerationError: when it does not, which it tells nobody: not by its exit code, not systemd.
         """
         deadline = time.monotonic() + SECONDS_TO_PROVE
-        while _serving() != number or before & _accepting_workers():
-            said = log.read()
-            # A port that is taken it tries again, for two seconds and a half, and has it if it is free then.
-            if any("[emerg]" in line and "bind() to" not in line for line in said.splitlines()):
-                raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {_relevant(said)}")
+        while _serving() != number or before & accepting_workers():
+            refused = refusal(log.read())
+            if refused:
+                raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {refused}")
             if time.monotonic() > deadline:
                 raise GenerationError(f"nginx does not run the new configuration after {SECONDS_TO_PROVE} seconds, so the one before is back.")
             time.sleep(0.02)  # between two questions to a process that sends no word when it is done
@@ -586,10 +579,6 @@ class Nginx:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
 
-    def _last_words(self) -> str:
-        _rc, out, _err = self.module.run_command(["journalctl", "--unit", "nginx", "--lines", "10", "--no-pager", "--output", "cat"])
-        return _relevant(out)
-
     def _daemon_reload(self) -> None:
         self.module.run_command(["systemctl", "daemon-reload"], check_rc=True)
 
@@ -604,41 +593,6 @@ class Nginx:
         return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err)
 
 
-class Lock:
-    """The right to change this host's nginx. One run has it; another waits, and learns for whom."""
-
-    def __init__(self, holder: str, patience: int = SECONDS_FOR_ANOTHER_RUN) -> None:
-        self.holder, self.patience = holder, patience
-        self.waited_for: str | None = None
-
-    def __enter__(self) -> Lock:
-        self._file = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.waited_for = os.pread(self._file, 1000, 0).decode(errors="replace").strip()
-            self._wait()
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{self.holder}, since {time.strftime('%H:%M:%S')}\n".encode(), 0)
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        os.close(self._file)
-
-    def _wait(self) -> None:
-        def give_up(*_args: object) -> None:
-            raise TimeoutError
-
-        signal.signal(signal.SIGALRM, give_up)
-        signal.alarm(self.patience)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        except TimeoutError:
-            raise GenerationError(f"Another run changes this host's nginx ({self.waited_for}). It was waited for during {self.patience} seconds.") from None
-        finally:
-            signal.alarm(0)
-
-
 def _serving() -> int | None:
     """Return the number of the generation that nginx's workers run, or None where they run none of ours."""
     with socket.socket(socket.AF_UNIX) as asked:
@@ -651,24 +605,6 @@ def _serving() -> int | None:
             return None
     number = answer.rpartition(b"\r\n\r\n")[2].strip()
     return int(number) if number.isdigit() else None
-
-
-def _accepting_workers() -> set[str]:
-    """Return the process IDs of nginx's workers that accept connections, those of a master that is replaced just now too.
-
-    A worker that is told to leave says so in its title, and closes its listening sockets in the same breath.
-    """
-    unit = _proc((files.read(PID_FILE) or "").strip(), "cgroup")
-    pids = filter(str.isdigit, os.listdir("/proc") if unit else [])
-    return {pid for pid in pids if _proc(pid, "cmdline").rstrip("\0 ") == "nginx: worker process" and _proc(pid, "cgroup") == unit}
-
-
-def _proc(pid: str, name: str) -> str:
-    """Return what the kernel says of a process; nothing if it is gone."""
-    try:
-        return files.read(f"/proc/{pid}/{name}") or ""
-    except ProcessLookupError:
-        return ""
 
 
 def _certificates() -> list[str]:
@@ -730,12 +666,6 @@ def _has_ipv6() -> bool:
 def _numbers_after(words: str, text: str) -> list[int]:
     found = re.search(re.escape(words) + r"(\d+(?:\.\d+)*)", text)
     return [int(number) for number in found.group(1).split(".")] if found else []
-
-
-def _relevant(text: str) -> str:
-    """Return nginx's complaints without its time stamps, or all it said where it does not complain."""
-    lines = [re.sub(r"^.*?\[(?:emerg|alert|crit|error)\]\s*(?:\d+#\d+:\s*)?", "", line) for line in text.splitlines() if re.search(r"\[(emerg|alert|crit|error)\]", line)]
-    return "; ".join(dict.fromkeys(lines)) or text.strip() or "it did not say why"
 
 
 def _quoted_line(words: str, tree: dict[str, str]) -> str:
@@ -848,7 +778,7 @@ def main() -> None:
             result = act(module, nginx)
             if getattr(lock, "waited_for", None):
                 waited = {"waited_for": lock.waited_for}
-    except GenerationError as error:
+    except (GenerationError, BusyError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"The host could not do it, and what was live is live: {error}")
