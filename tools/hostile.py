@@ -37,12 +37,12 @@ ANSWERS = ("app", "proxy", "root", "redirect")
 
 
 def text_keys(described: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Walk the dotted keys, out of a documentation's suboptions, whose values are text."""
+    """Walk the dotted keys, out of a documentation's suboptions, whose values are any text."""
     for key, option in described.items():
         kind = option.get("elements", option["type"]) if option["type"] == "list" else option["type"]
         if kind == "dict":
             yield from text_keys(option.get("suboptions", {}), f"{prefix}{key}.")
-        elif kind == "str":
+        elif kind == "str" and "choices" not in option:
             yield f"{prefix}{key}"
 
 

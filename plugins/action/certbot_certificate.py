@@ -4,26 +4,56 @@
 
 from __future__ import annotations
 
+import base64
 import typing as t
-from dataclasses import asdict
 
-from ansible_collections.portico.web.plugins.plugin_utils import certificates, entries
+from ansible_collections.portico.web.plugins.plugin_utils import certificates, entries, own_certificates, tool
 from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction
 
-_RESULT = ("changed", "due", "reasons", "obtained", "linked", "files", "failures", "diff")
+_RESULT = ("changed", "due", "reasons", "obtained", "linked", "removed", "files", "failures", "warnings", "diff")
+_SECRET = ("eab", "account", "dns")
 
 
 class ActionModule(PorticoAction):
-    """One remote call, whatever is to be done."""
+    """One remote call, whatever is to be done, but for a host that lacks packages."""
 
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        options = entries.arguments("certbot_certificate", args)
+        options = entries.arguments("certbot_certificate", args, secret=_SECRET)
+        if options["check_lists"]:
+            self._check_lists(task_vars)
+        settings = certificates.settings(options)
         wanted = certificates.normalise_certificates(options["certificates"])
-        settings = certificates.settings(options["server"], options["email"], options["ca_bundle"])
-        request = {"certificates": wanted, "obtain": options["obtain"], **asdict(settings)}
-
+        contents, warnings = self._contents(wanted)
+        request = {
+            "certificates": certificates.host_entries(wanted, settings),
+            "contents": contents,
+            "obtain": options["obtain"],
+            "settings": {key: value for key, value in (("metrics", settings.metrics), ("alarm_command", settings.alarm_command)) if value},
+            "packages": settings.packages,
+            "requirements": settings.requirements,
+            "credentials": settings.credentials,
+            "tool": base64.b64encode(tool.build()).decode(),
+            **{key: getattr(settings, key) for key in ("scope", "removed", "email", "eab", "account", "ca_bundle", "preflight")},
+        }
         answer = self._ask("certbot_lineage", request, task_vars)
+        missing = answer["missing"]
+        if missing and not self._task.check_mode:
+            self._run_module("ansible.builtin.apt", {"name": missing, "update_cache": True, "install_recommends": False}, task_vars)
+            answer = self._ask("certbot_lineage", request, task_vars)
         result = {key: answer[key] for key in _RESULT if key in answer}
+        result["warnings"] = [*warnings, *result.get("warnings", [])]
+        if missing:
+            result.update(packages=missing, changed=True)
         if answer["failures"]:
             result.update(failed=True, msg="\n".join(answer["failures"]))
         return result
+
+    def _contents(self, wanted: list[dict[str, t.Any]]) -> tuple[dict[str, dict[str, str]], list[str]]:
+        """Return the certificates that the play brings itself, and what is to be said about them."""
+        contents, warnings, read_text = {}, [], own_certificates.reader(self._loader)
+        for certificate in wanted:
+            if certificate["issuer"] == "own":
+                loaded = own_certificates.load(certificate, read_text)
+                contents[certificate["name"]] = {"fullchain": loaded.fullchain, "key": loaded.key}
+                warnings += loaded.warnings
+        return contents, warnings

@@ -42,7 +42,7 @@ class ActionModule(PorticoAction):
             own = render.site_files(wanted_sites, known_apps, host, settings, Templated(task_vars, self._templar), self._loader.path_dwim)
             part = {
                 "sites": {site["name"]: site["server_names"] for site in wanted_sites},
-                "certificates": sorted({site["certificate"] for site in wanted_sites if site["tls"]}),
+                "certificates": sites.certificates(wanted_sites),
                 "files": digests(own),
             }
             once = {"owner": owner, "settings": settings if owner else {}, "files": digests(base)}

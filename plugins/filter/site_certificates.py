@@ -9,13 +9,17 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
+from ansible_collections.portico.web.plugins.plugin_utils.overrides import normalise_overrides, with_overrides
 from ansible_collections.portico.web.plugins.plugin_utils.sites import wanted_certificates
 
 
-def site_certificates(sites: object) -> list[dict[str, t.Any]]:
-    """Return one certificate for each that the sites name, for all the host names it is to be valid for."""
+def site_certificates(sites: object, overrides: object = None) -> list[dict[str, t.Any]]:
+    """Return one certificate for each that the sites name, for all the host names it is to be valid for.
+
+    :param overrides: what differs for single certificates, by name.
+    """
     try:
-        return wanted_certificates(sites)
+        return with_overrides(wanted_certificates(sites), normalise_overrides([] if overrides is None else overrides))
     except PorticoError as error:
         raise AnsibleFilterError(str(error)) from error
 

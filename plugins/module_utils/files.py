@@ -20,10 +20,15 @@ def digest(text: str) -> str:
 
 def write(path: str, text: str, mode: int = 0o644) -> None:
     """Write a file in one step: who reads it finds the old text or the new one."""
+    write_bytes(path, text.encode(), mode)
+
+
+def write_bytes(path: str, content: bytes, mode: int = 0o644) -> None:
+    """Write a file in one step: who reads it finds the old content or the new one."""
     new = path + SUFFIX
     remove(new)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-        file.write(text)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.chmod(new, mode)

@@ -4,7 +4,7 @@
 
 A generation is described by its manifest: C(host) is the part that there is once, with the settings it was made of
 and the scope that set them; C(scopes) has, for each scope, its C(sites) (name to server names), the C(certificates)
-they refer to and C(files), path inside the generation to digest.
+they refer to (name to the server names that are served with it) and C(files), path inside the generation to digest.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ def files_of(manifest: Manifest) -> dict[str, str]:
 
 
 def certificates_of(manifest: Manifest) -> list[str]:
-    """Return the names of the certificates that a generation refers to."""
+    """Return the names of the certificates that a generation refers to.
+
+    Before they had server names, C(certificates) was a list. A host has what was published to it then.
+    """
     return sorted({name for part in manifest["scopes"].values() for name in part["certificates"]})
 
 

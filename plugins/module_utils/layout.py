@@ -24,6 +24,14 @@ CERTIFICATE_FILE = "fullchain.pem"
 KEY_FILE = "privkey.pem"
 TRANSPORT_FILE = "transport.conf"
 
+CERTBOT = STATE + "/certbot"
+OWN = STATE + "/own"
+"""Certificates that certbot knows nothing of: brought by somebody, or self-signed."""
+CERTBOT_ENVIRONMENT = "/opt/portico/certbot"
+"""The virtual environment of a certbot from PyPI."""
+DNS_CREDENTIALS = "/etc/portico/dns"
+TOOL = "/usr/local/sbin/portico-certificates"
+
 APPS = "/srv/portico"
 APP_SETTINGS = "/etc/portico/apps"
 SOCKETS = "/run/portico"
@@ -41,6 +49,12 @@ if ($portico_upgrade) { return 301 https://$host$portico_https_port$request_uri;
 TRANSPORT_UNTRUSTED = """\
 set $portico_trusted "";
 set $portico_hsts "";
+"""
+
+# What stands after that for a pair, whose first certificate the server block names itself.
+SECOND_CERTIFICATE = """\
+ssl_certificate {folder}/fullchain.pem;
+ssl_certificate_key {folder}/privkey.pem;
 """
 
 # A server block of its own on a socket of its own: no visitor meets it, and no other port is in its way.

@@ -3,25 +3,34 @@
 """What a lineage of certbot is, read from its own files, and what keeps it from being the wanted one.
 
 Nothing here asks certbot: its words change from version to version. The certificate says whom it is for and how
-long, the renewal configuration says which CA renews it, and openssl reads the former on every host.
+long, the renewal configuration says which CA renews it and how, and openssl reads the former on every host.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import ssl
 import typing as t
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from ansible_collections.portico.web.plugins.module_utils import layout
+from ansible_collections.portico.web.plugins.module_utils import commands, files, layout
 
 LETSENCRYPT = "/etc/letsencrypt"
 LIVE = LETSENCRYPT + "/live"
 RENEWAL = LETSENCRYPT + "/renewal"
+ACCOUNTS = LETSENCRYPT + "/accounts"
 
-Run = Callable[[list[str]], tuple[int, str, str]]
+DAY = 86400
+SHORT_LIVED = 10 * DAY
+"""Below this a certificate is renewed at half of its life, and not at a third before its end."""
+
+Order = Mapping[str, t.Any]
+"""A lineage as it should be: name, domains, server, key_type, key_size, profile, reuse_key, preferred_chain and challenge."""
+
+Run = Callable[..., tuple[int, str, str]]
 """Runs a command and returns its exit code, output and error output."""
 
 
@@ -34,6 +43,27 @@ class Certificate:
     """The end of its validity, in seconds since 1970."""
     public_key: str
     """In PEM."""
+    not_before: int = 0
+    serial: str = ""
+    """In capital hexadecimal digits."""
+    issuer: str = ""
+    key_type: str = ""
+    """C(ecdsa) or C(rsa); nothing for a key of another kind."""
+    key_size: int = 0
+    """In bits."""
+
+    @property
+    def lifetime(self) -> int:
+        """How long it is valid, in seconds."""
+        return self.not_after - self.not_before + 1
+
+    @property
+    def window(self) -> int:
+        """How long before its end it is renewed, in seconds, as Let's Encrypt asks its clients to.
+
+        See U(https://letsencrypt.org/docs/integration-guide/#when-to-renew).
+        """
+        return self.lifetime // 2 if self.lifetime < SHORT_LIVED else self.lifetime // 3
 
 
 @dataclass(frozen=True)
@@ -41,106 +71,306 @@ class Lineage:
     """A lineage as it is on the host; what is not there, or cannot be read, is None."""
 
     certificate: Certificate | None = None
-    server: str | None = None
-    """The directory URL of the CA that renews it."""
     key_matches: bool = False
-    known: bool = False
-    """Whether certbot has a renewal configuration for it."""
+    configuration: str | None = None
+    """The text of its renewal configuration."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def server(self) -> str | None:
+        """The directory URL of the CA that renews it."""
+        return self.parameters.get("server")
+
+    @property
+    def known(self) -> bool:
+        """Whether certbot has a renewal configuration for it."""
+        return self.configuration is not None
+
+
+# ---- X.509
+
+ASKED = ("-noout", "-serial", "-issuer", "-nameopt", "utf8,sep_comma_plus_space,lname", "-dates", "-ext", "subjectAltName", "-pubkey")
+"""What openssl x509 is asked of a certificate."""
+
+_ECDSA = bytes.fromhex("06072a8648ce3d0201")
+_RSA = bytes.fromhex("06092a864886f70d010101")
+_CURVES = {bytes.fromhex("06082a8648ce3d030107"): 256, bytes.fromhex("06052b81040022"): 384, bytes.fromhex("06052b81040023"): 521}
+CURVE_NAMES = {256: "secp256r1", 384: "secp384r1", 521: "secp521r1"}
+"""What certbot calls the curve of a size."""
 
 
 def parse_certificate(text: str) -> Certificate | None:
     """Return what openssl said about a certificate.
 
-    :param text: the output of C(openssl x509 -noout -ext subjectAltName -enddate -pubkey).
+    :param text: the output of C(openssl x509) with L(ASKED); C(-serial), C(-issuer) and the beginning may be missing.
     :returns: None where the text is not that.
     """
-    end = re.search(r"^notAfter=(.+)$", text, re.MULTILINE)
+    said = {key: value.strip() for key, value in re.findall(r"^(serial|issuer|notBefore|notAfter)=(.*)$", text, re.MULTILINE)}
     key = re.search(r"^-----BEGIN PUBLIC KEY-----$.*?^-----END PUBLIC KEY-----$", text, re.MULTILINE | re.DOTALL)
-    if end is None or key is None:
+    if "notAfter" not in said or key is None:
         return None
     names = re.search(r"Subject Alternative Name:[^\n]*\n([^\n]*)", text)
     # An address appears as "IP Address:192.0.2.1": it is no name, but a certificate with one is not the wanted one.
     domains = (each.strip().removeprefix("DNS:").lower() for each in names.group(1).split(",")) if names else ()
+    key_type, key_size = kind_of_key(key.group(0))
+    return Certificate(
+        frozenset(domains),
+        _seconds(said["notAfter"]),
+        key.group(0),
+        not_before=_seconds(said["notBefore"]) if "notBefore" in said else 0,
+        serial=said.get("serial", "").upper(),
+        issuer=said.get("issuer", ""),
+        key_type=key_type,
+        key_size=key_size,
+    )
+
+
+def read_certificate(path: str, run: Run = commands.run, openssl: str = "openssl") -> Certificate | None:
+    """Read the first certificate of a PEM file; None where there is none, or none that can be read."""
+    if not os.path.isfile(path):
+        return None
+    _rc, out, _err = run([openssl, "x509", "-in", path, *ASKED])
+    return parse_certificate(out)
+
+
+def kind_of_key(public_key: str) -> tuple[str, int]:
+    """Return the type and the size in bits of a public key in PEM (RFC 5280, section 4.1.2.7)."""
+    der = base64.b64decode("".join(line for line in public_key.splitlines() if not line.startswith("-----")))
+    if _ECDSA in der:
+        return "ecdsa", next((size for curve, size in _CURVES.items() if curve in der), 0)
+    if _RSA in der:
+        return "rsa", _bits_of_modulus(der)
+    return "", 0
+
+
+def _bits_of_modulus(der: bytes) -> int:
+    """Return the size of the integer that an RSA public key begins with."""
+    # SEQUENCE { SEQUENCE { algorithm }, BIT STRING { SEQUENCE { INTEGER modulus, INTEGER exponent } } }
+    at = der.index(_RSA) + len(_RSA) + 2
+    for _header in ("BIT STRING", "SEQUENCE"):
+        _length, at = _length_at(der, at + 1)
+        at += der[at] == 0  # the bits that a BIT STRING leaves unused
+    length, at = _length_at(der, at + 1)
+    return int.from_bytes(der[at : at + length], "big").bit_length()
+
+
+def _length_at(der: bytes, at: int) -> tuple[int, int]:
+    """Return the length that stands at a place, and where what is that long begins (X.690, section 8.1.3)."""
+    if der[at] < 0x80:
+        return der[at], at + 1
+    count = der[at] & 0x7F
+    return int.from_bytes(der[at + 1 : at + 1 + count], "big"), at + 1 + count
+
+
+def _seconds(words: str) -> int:
     # Unlike strptime this knows the English months in every locale.
-    return Certificate(frozenset(domains), int(ssl.cert_time_to_seconds(end.group(1).strip())), key.group(0))
+    return int(ssl.cert_time_to_seconds(words))
+
+
+# ---- the renewal configuration, in ConfigObj's format, whose library a host need not have for our Python
 
 
 def renewal_parameters(text: str) -> dict[str, str]:
-    """Return the section C(renewalparams) of a renewal configuration, without its own sub-sections.
+    """Return the section C(renewalparams) of a renewal configuration, without its own sub-sections."""
+    return {key: value for section, key, value in _settings(text) if section == "[renewalparams]"}
 
-    The file is in ConfigObj's format, whose library a host need not have for our Python.
-    """
-    found: dict[str, str] = {}
+
+def top_parameters(text: str) -> dict[str, str]:
+    """Return what a renewal configuration says before its first section."""
+    return {key: value for section, key, value in _settings(text) if section == ""}
+
+
+def _settings(text: str) -> t.Iterator[tuple[str, str, str]]:
     section = ""
     for line in map(str.strip, text.splitlines()):
         if line.startswith("["):
             section = line
-        elif section == "[renewalparams]" and "=" in line and not line.startswith("#"):
+        elif "=" in line and not line.startswith("#"):
             key, value = line.split("=", 1)
-            found[key.strip()] = value.strip().strip("'\"")
-    return found
+            yield section, key.strip(), value.strip().strip("'\"")
 
 
-def read(name: str, run: Run, openssl: str | None) -> Lineage:
+def with_parameters(text: str, parameters: Mapping[str, str | None], top: Mapping[str, str | None] | None = None, webroots: Mapping[str, str] | None = None) -> str:
+    """Return a renewal configuration that says what is wanted, and else what it said, line by line.
+
+    :param parameters: of the section C(renewalparams); None takes one out.
+    :param top: of what stands before the first section.
+    :param webroots: name to folder, the whole of the sub-section C(webroot_map); None leaves it as it is.
+    """
+    wanted = {"": dict(top or {}), "[renewalparams]": dict(parameters)}
+    webroots_now = {key: value for section, key, value in _settings(text) if section == "[[webroot_map]]"}
+    new_map = webroots is not None and webroots != webroots_now
+    kept: list[str] = []
+    section = ""
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("["):
+            kept += _missing(wanted.get(section, {}))
+            section = stripped
+            if section == "[[webroot_map]]" and new_map:
+                continue
+        elif section == "[[webroot_map]]" and new_map:
+            continue
+        elif "=" in stripped and not stripped.startswith("#") and section in wanted:
+            key = stripped.split("=", 1)[0].strip()
+            if key in wanted[section]:
+                value = wanted[section].pop(key)
+                if value is None:
+                    continue
+                if stripped.split("=", 1)[1].strip().strip("'\"") != value:
+                    line = f"{key} = {value}"
+        kept.append(line)
+    kept += _missing(wanted.get(section, {}))
+    if new_map and webroots:
+        kept += ["[[webroot_map]]", *(f"{name} = {folder}" for name, folder in webroots.items())]
+    return "\n".join(kept) + "\n"
+
+
+def _missing(wanted: dict[str, str | None]) -> list[str]:
+    """Return lines for what was not met, and forget it."""
+    lines = [f"{key} = {value}" for key, value in wanted.items() if value is not None]
+    wanted.clear()
+    return lines
+
+
+# ---- reading and deciding
+
+
+def read(name: str, run: Run = commands.run, openssl: str | None = "openssl") -> Lineage:
     """Read one lineage of this host.
 
     :param openssl: the path of openssl, or None where the host has none yet.
     """
-    parameters: Mapping[str, str] = {}
-    renewal = f"{RENEWAL}/{name}.conf"
-    if os.path.isfile(renewal):
-        with open(renewal, encoding="utf-8", errors="replace") as file:
-            parameters = renewal_parameters(file.read())
+    text = files.read(f"{RENEWAL}/{name}.conf")
     certificate, key_matches = None, False
-    if openssl is not None and os.path.isfile(f"{LIVE}/{name}/{layout.CERTIFICATE_FILE}"):
-        certificate, key_matches = _read_pair(f"{LIVE}/{name}", run, openssl)
-    return Lineage(certificate, parameters.get("server"), key_matches, os.path.isfile(renewal))
+    if openssl is not None:
+        certificate, key_matches = read_pair(f"{LIVE}/{name}", run, openssl)
+    return Lineage(certificate, key_matches, text, renewal_parameters(text or ""))
 
 
-def _read_pair(folder: str, run: Run, openssl: str) -> tuple[Certificate | None, bool]:
-    asked = ["-noout", "-ext", "subjectAltName", "-enddate", "-pubkey"]
-    _rc, out, _err = run([openssl, "x509", "-in", f"{folder}/{layout.CERTIFICATE_FILE}", *asked])
-    certificate = parse_certificate(out)
+def read_pair(folder: str, run: Run = commands.run, openssl: str = "openssl") -> tuple[Certificate | None, bool]:
+    """Return the certificate in a folder, and whether the key beside it is its own."""
+    certificate = read_certificate(f"{folder}/{layout.CERTIFICATE_FILE}", run, openssl)
+    if certificate is None:
+        return None, False
     # The private key stays where it is: openssl says its public half, and that is what is compared.
     rc, public, _err = run([openssl, "pkey", "-in", f"{folder}/{layout.KEY_FILE}", "-pubout"])
-    return certificate, certificate is not None and rc == 0 and public.strip() == certificate.public_key
+    return certificate, rc == 0 and public.strip() == certificate.public_key
 
 
-def plan(lineage: Lineage, domains: frozenset[str], server: str, now: float) -> list[str]:
+def plan(lineage: Lineage, order: Order, now: float, obtained_profile: str | None = None) -> list[str]:
     """Return why a lineage must be obtained, a phrase each; nothing means that it is the wanted one.
 
-    :param server: the directory URL of the CA that it must come from.
+    What the order does not say may be as it is: a lineage that somebody made by hand is not obtained again for it.
+
     :param now: seconds since 1970.
+    :param obtained_profile: the profile that it was last obtained with, where certbot does not keep it.
     """
     certificate = lineage.certificate
     if certificate is None:
         return ["it cannot be read" if lineage.known else "there is none"]
     reasons = []
+    domains = frozenset(order["domains"])
     for words, names in (("it is not for", domains - certificate.domains), ("it is also for", certificate.domains - domains)):
         if names:
             reasons.append(f"{words} {', '.join(sorted(names))}")
-    if lineage.server != server:
+    if lineage.server != order["server"]:
         reasons.append(f"it is from {lineage.server}" if lineage.server else "certbot does not know where it is from")
     if not lineage.key_matches:
         reasons.append("its private key is another's")
+    reasons += _other_key(certificate, order)
+    said = lineage.parameters
+    if order.get("preferred_chain") and said.get("preferred_chain") != order["preferred_chain"]:
+        reasons.append(f"its chain is not the one to {order['preferred_chain']}")
+    profile = said.get("preferred_profile") or said.get("required_profile") or obtained_profile
+    if order.get("profile") and profile != order["profile"]:
+        reasons.append(f"its profile is not {order['profile']}")
+    if said.get("account") and not accounts(order["server"]):
+        reasons.append("its account is gone from this host")
     if certificate.not_after <= now:
         reasons.append("it has expired")
     return reasons
 
 
-def command(certbot: str, name: str, domains: list[str], server: str, email: str | None, known: bool) -> list[str]:
-    """Return the command with which certbot obtains a lineage, or changes one in place.
+def _other_key(certificate: Certificate, order: Order) -> list[str]:
+    wanted_type, wanted_size = order.get("key_type"), order.get("key_size")
+    if wanted_type and certificate.key_type != wanted_type:
+        return [f"its key is {certificate.key_type or 'of another kind'}, not {wanted_type}"]
+    if wanted_size and certificate.key_size != wanted_size:
+        return [f"its key has {certificate.key_size} bits, not {wanted_size}"]
+    return []
 
-    :param known: whether certbot has the lineage. It would otherwise keep one that is not due for renewal, also
-        when it is from another CA.
+
+def account_folder(server: str) -> str:
+    """Return the folder in which certbot keeps its accounts at a CA."""
+    return f"{ACCOUNTS}/{server.partition('://')[2]}"
+
+
+def accounts(server: str) -> list[str]:
+    """Return the accounts that this host has at a CA, by certbot's names for them."""
+    folder = account_folder(server)
+    return sorted(name for name in (os.listdir(folder) if os.path.isdir(folder) else []) if _has_account(server, name))
+
+
+def _has_account(server: str, account: str) -> bool:
+    return os.path.isfile(f"{account_folder(server)}/{account}/private_key.json")
+
+
+def settled_configuration(lineage: Lineage, order: Order, version: Sequence[int], account: str | None = None) -> str:
+    """Return a lineage's renewal configuration with all that its renewal depends on, and else as it is.
+
+    This spends no order. C(certbot reconfigure) would, and is not in certbot before 2.3.
+
+    :param version: certbot's.
+    :param account: the one to renew with. If not given, it is the one that the lineage has, if the host still has that.
     """
-    argv = [certbot, "certonly", "--non-interactive", "--agree-tos", "--cert-name", name, "--server", server]
-    argv += ["--email", email] if email else ["--register-unsafely-without-email"]
-    argv += ["--webroot", "--webroot-path", layout.ACME_WEBROOT, "--key-type", "ecdsa"]
-    argv += ["--force-renewal"] if known else []
-    for domain in domains:
-        argv += ["--domain", domain]
-    return argv
+    text = lineage.configuration or ""
+    challenge = order["challenge"]
+    parameters: dict[str, str | None] = {"installer": None, "autorenew": None, "reuse_key": "True" if order.get("reuse_key") else None}
+    known = accounts(order["server"])
+    chosen = next((each for each in (account, lineage.parameters.get("account"), *reversed(known)) if each in known), None)
+    if chosen:
+        parameters["account"] = chosen
+    webroots: dict[str, str] = {}
+    if challenge["kind"] == "http":
+        parameters.update(authenticator="webroot", webroot_path=f"{layout.ACME_WEBROOT},", pref_challs=None)
+        webroots = dict.fromkeys(order["domains"], layout.ACME_WEBROOT)
+    elif challenge["kind"] == "dns":
+        option = f"dns_{challenge['plugin'].replace('-', '_')}"
+        parameters.update(authenticator=f"dns-{challenge['plugin']}", webroot_path=None, pref_challs=None)
+        if challenge["has_credentials"]:
+            parameters[f"{option}_credentials"] = credentials_file(order["name"])
+        if challenge.get("propagation") is not None:
+            parameters[f"{option}_propagation_seconds"] = str(challenge["propagation"])
+    else:
+        parameters.update(authenticator="manual", webroot_path=None, pref_challs=f"{challenge['type']},")
+        parameters.update(manual_auth_hook=challenge["auth"], manual_cleanup_hook=challenge["cleanup"])
+    return with_parameters(text, parameters, {"renew_before_expiry": _window(lineage, version)}, webroots)
+
+
+def credentials_file(name: str) -> str:
+    """Return where the credentials lie with which a lineage is proved through DNS."""
+    return f"{layout.DNS_CREDENTIALS}/{name}.ini"
+
+
+def _window(lineage: Lineage, version: Sequence[int]) -> str | None:
+    """Return what certbot must be told about when to renew; None where it decides well, and somebody's own word where it is one.
+
+    Before 4.0 it renews 30 days before the end, which for a certificate of six days is at every run.
+    """
+    said = top_parameters(lineage.configuration or "").get("renew_before_expiry")
+    certificate = lineage.certificate
+    if certificate is None:
+        return said
+    ours = f"{certificate.window // 3600} hours"
+    if said is not None and not re.fullmatch(r"\d+ hours", said):
+        return said
+    if tuple(version) >= (4, 0) or certificate.window == 30 * DAY:
+        return None
+    return ours
+
+
+# ---- certbot's words, for people
 
 
 def is_locked(output: str) -> bool:
@@ -148,9 +378,16 @@ def is_locked(output: str) -> bool:
     return re.search(r"another (instance of )?certbot (instance )?is (already )?running", output, re.IGNORECASE) is not None
 
 
+def has_no_account(output: str, log: str) -> bool:
+    """Return whether the CA said that it does not know the account."""
+    return "urn:ietf:params:acme:error:accountDoesNotExist" in f"{output}\n{log}"
+
+
 _DETAIL = re.compile(r"^\s*(?:Domain|Identifier):\s*(?P<name>\S+)\s*\n\s*Type:\s*(?P<type>\S+)\s*\n\s*Detail:\s*(?P<detail>.+)$", re.MULTILINE)
 # certbot puts a sentence of its own between the error's type and the CA's words.
 _PROBLEM = re.compile(r"urn:ietf:params:acme:error:(?P<type>\w+) ::(?: .*? ::)? (?P<detail>.+)$", re.MULTILINE)
+# Of an answer that is a refusal; a CA also says with it when to ask for the end of a validation.
+_RETRY_AFTER = re.compile(r"^HTTP [45]\d\d\n(?:[\w-]+: [^\n]*\n)*?Retry-After: (?P<when>[^\n]+)$", re.MULTILINE | re.IGNORECASE)
 _UNVERIFIED = re.compile(r"CERTIFICATE_VERIFY_FAILED\]?[^\n:]*:\s*(?P<why>[^\n(]+)")
 # What Python's libraries say of a server that cannot be spoken to, some of it wrapped three times.
 _NO_ANSWER = [
@@ -165,11 +402,14 @@ _NO_ANSWER = [
     )
 ]
 _UNEXPECTED = re.compile(r"An unexpected error occurred:\s*\n(?P<why>[^\n]+)")
-_CHATTER = re.compile(r"^(Saving debug log|Ask for help|Requesting a |Account registered|Renewing an existing|Certbot failed to|Some challenges|Hint:|- - -)")
+_CHATTER = re.compile(
+    r"^(Saving debug log|Ask for help|Requesting a |Account registered|Renewing an existing|Certbot failed to|Some challenges|Hint:|- - -|Processing /|All renewals failed|"
+    r"/etc/letsencrypt/\S+ \(failure\)|\d+ renew failure)"
+)
 
 
 def words_of_failure(output: str, log: str, server: str) -> str:
-    """Return in one line why certbot obtained nothing, in the CA's own words where it spoke.
+    """Return in one line why certbot obtained nothing, in the CA's own words where it spoke, and how long to wait.
 
     :param output: what certbot printed.
     :param log: what this run added to certbot's log. certbot before 2.3 has the CA's words only there: it breaks
@@ -184,7 +424,7 @@ def words_of_failure(output: str, log: str, server: str) -> str:
         return f"{server} is not trusted: {unverified['why'].strip()}. Set certbot_ca_bundle to a PEM file with the CA that signed its certificate."
     problems = [f"{each['detail'].strip()} ({each['type']})" for each in _PROBLEM.finditer(both)]
     if problems:
-        return "; ".join(dict.fromkeys(problems))
+        return "; ".join(dict.fromkeys(problems)) + _how_long(log)
     silent = next((found for found in (pattern.search(both) for pattern in _NO_ANSWER) if found), None)
     if silent:
         return f"{server} does not answer: {silent['why'].strip()}"
@@ -193,3 +433,20 @@ def words_of_failure(output: str, log: str, server: str) -> str:
         return unexpected["why"].strip()
     lines = [line.strip() for line in output.splitlines() if line.strip() and not _CHATTER.match(line.strip())]
     return "; ".join(lines) or "certbot did not say why"
+
+
+def _how_long(log: str) -> str:
+    """Return what the CA's Retry-After says to a person (RFC 9110, section 10.2.3); certbot has it only in its log."""
+    found = _RETRY_AFTER.findall(log)
+    if not found:
+        return ""
+    when = found[-1].strip()
+    return f". The CA asks to wait {_duration(int(when))}" if when.isdigit() else f". The CA asks to wait until {when}"
+
+
+def _duration(seconds: int) -> str:
+    for unit, length in (("day", DAY), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = -(-seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return f"{seconds} second{'' if seconds == 1 else 's'}"

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ansible.module_utils.basic import AnsibleModule
 
 
@@ -18,3 +20,13 @@ def missing(module: AnsibleModule, names: list[str]) -> list[str]:
     _rc, out, _err = module.run_command([query, "--show", "--showformat=${Package} ${db:Status-Status}\\n", *names])
     installed = {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
     return [name for name in names if name not in installed]
+
+
+def candidate(module: AnsibleModule, name: str) -> tuple[int, ...] | None:
+    """Return the version that would be installed, without what Debian adds to it; None where apt does not know one."""
+    query = module.get_bin_path("apt-cache")
+    if query is None:
+        return None
+    _rc, out, _err = module.run_command([query, "policy", name])
+    found = re.search(r"^  Candidate: (?:\d+:)?(\d+(?:\.\d+)*)", out, re.MULTILINE)
+    return tuple(map(int, found.group(1).split("."))) if found else None

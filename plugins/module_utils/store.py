@@ -125,5 +125,5 @@ def _manifest_of_all(number: int) -> Manifest:
     own = {path: each for path, each in found.items() if path.startswith("sites/")}
     host = {path: each for path, each in found.items() if path not in own}
     names = {os.path.basename(path).removesuffix(".conf"): [] for path in own}
-    part = {"sites": names, "certificates": [], "files": own}
+    part = {"sites": names, "certificates": {}, "files": own}
     return {"format": FORMAT, "host": {"owner": None, "settings": {}, "files": host}, "scopes": {layout.NGINX_SCOPE: part}}

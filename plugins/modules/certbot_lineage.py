@@ -11,49 +11,76 @@ version_added: 0.1.0
 author: Contributors to the Portico project (@portico)
 description:
   - The half of M(portico.web.certbot_certificate) that runs on the host.
-  - It reads the lineages with openssl, keeps the files and the timer that renewal needs, obtains what is missing or
+  - It reads the lineages with openssl, keeps the files and the timers that renewal needs, obtains what is missing or
     different, points the symlinks through which nginx reads certificates at the lineages, and reloads nginx.
 options:
   certificates:
-    description: The lineages that the host should have.
+    description: The certificates that the scope should have, each with C(name), C(domains), C(issuer), C(trusted) and C(orders).
     type: list
     elements: dict
     required: true
-    suboptions:
-      name:
-        description: The lineage's name.
-        type: str
-        required: true
-      domains:
-        description: The host names that it is valid for.
-        type: list
-        elements: str
-        required: true
-  server:
-    description: The URL of the CA's directory.
+  contents:
+    description: The C(fullchain) and the C(key) of certificates that somebody brings, by name.
+    type: dict
+    default: {}
+  obtain:
+    description: The names of those that are obtained now.
+    type: list
+    elements: str
+    default: []
+  scope:
+    description: Whose certificates these are.
     type: str
-    required: true
-  trusted:
-    description: Whether visitors trust the CA, so that something permanent may be promised to them.
-    type: bool
-    required: true
+    default: main
+  removed:
+    description: What happens to those that the scope had before.
+    type: str
+    choices: [deleted, revoked, kept]
+    default: deleted
+  settings:
+    description: What this scope says of the whole host and is not the default, C(metrics) and C(alarm_command).
+    type: dict
+    default: {}
+  packages:
+    description: The packages that are needed.
+    type: list
+    elements: str
+    default: []
+  requirements:
+    description: What a certbot from PyPI is made of. If empty, it is the distribution's.
+    type: list
+    elements: str
+    default: []
   email:
     description: Where the CA writes to.
     type: str
+  eab:
+    description: The external account binding, C(kid) and C(hmac_key).
+    type: dict
+  account:
+    description: An account to use, as M(portico.web.certbot_account) exports it.
+    type: dict
   ca_bundle:
-    description: The text of the PEM bundle that verifies the CA's own server. If not given, the host's own does.
+    description: The text of the PEM bundle that verifies the CA's own server.
     type: str
-  obtain:
-    description: Whether to obtain what is missing or different, or only to report it.
+  credentials:
+    description: The text of the file that certbot's DNS plugin reads.
+    type: str
+  preflight:
+    description: Whether to look whether the CA will find the proof, before it is asked.
     type: bool
     default: true
+  tool:
+    description: The host's own tool, in base64.
+    type: str
+    required: true
 attributes:
   check_mode:
     support: full
     description: Says what would be done, and neither changes anything nor asks the CA.
   diff_mode:
     support: full
-    description: A diff for each file and each certificate that would change.
+    description: A diff for each file and each certificate that would change. Of a file with a secret only that it differs.
   idempotence:
     support: full
     description: What is right is not touched.
@@ -62,120 +89,116 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Ask whether a lineage is what it should be
-  portico.web.certbot_lineage:
+# It is not meant to be called by people: portico.web.certbot_certificate makes its options.
+- name: Compare and obtain
+  portico.web.certbot_certificate:
     certificates:
       - name: shop
         domains: [shop.example.com]
-    server: https://acme-v02.api.letsencrypt.org/directory
-    trusted: true
-    obtain: false
-  check_mode: true
+    obtain: [shop]
 """
 
 RETURN = r"""
-due:
-  description: The certificates that were missing or different, in the form of O(certificates).
+missing:
+  description: The packages of O(packages) that are not installed. Where there are some, and not in check mode, nothing else was done.
   returned: success
   type: list
-  elements: dict
+  elements: str
+due:
+  description: The names of the certificates that are missing or different, and were not obtained.
+  returned: nothing is missing
+  type: list
+  elements: str
 reasons:
-  description: Why each of RV(due) was due.
-  returned: success
+  description: Why a certificate was due.
+  returned: nothing is missing
   type: dict
 obtained:
   description: The names of the certificates that were obtained.
-  returned: success
+  returned: nothing is missing
   type: list
   elements: str
 linked:
   description: The names of the certificates that nginx is now told to serve, and was not before.
-  returned: success
+  returned: nothing is missing
+  type: list
+  elements: str
+removed:
+  description: The names of the certificates that were deleted or revoked.
+  returned: nothing is missing
   type: list
   elements: str
 files:
-  description: The files for renewal that were written or removed.
-  returned: success
+  description: The files that were written or removed.
+  returned: nothing is missing
   type: list
   elements: str
 failures:
   description: What went wrong, a line for each certificate, beginning with its name.
-  returned: success
+  returned: nothing is missing
   type: list
   elements: str
 """
 
-import contextlib
+import base64
+import hashlib
 import os
+import shutil
 import time
 import typing as t
 from dataclasses import dataclass, field
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.portico.web.plugins.module_utils import files, layout, lineage
+from ansible_collections.portico.web.plugins.module_utils import certbot, commands, files, layout, lineage, own_certificates, packages, preflight, register, serving, store, units
+from ansible_collections.portico.web.plugins.module_utils.generation import certificates_of
 
-HOOK = lineage.LETSENCRYPT + "/renewal-hooks/deploy/portico"
-DROP_IN = "/etc/systemd/system/certbot.service.d/portico.conf"
-TIMER = "certbot.timer"
+OLD_DROP_IN = "/etc/systemd/system/certbot.service.d/portico.conf"
+"""What the versions of Portico before its own timer wrote."""
 UNSERVED = layout.STATE + "/certificates-unserved"
 """There while nginx may not have read what it is told to serve: a reload that failed is made up for by the next run."""
-LOG = "/var/log/letsencrypt/letsencrypt.log"
 
-SECONDS_FOR_AN_ORDER = 300
-SECONDS_FOR_ANOTHER_CERTBOT = 120
-SECONDS_BETWEEN_TRIES = 3
-
-# nginx tests the configuration in the signalling process too, but says why only to its own log.
-HOOK_TEXT = """\
-#!/bin/sh
-# certbot runs this after a renewal: nginx reads certificates only when it starts or reloads.
-set -eu
-if systemctl --quiet is-active nginx.service; then
-    nginx -t -q
-    systemctl reload nginx.service
-fi
-"""
-DROP_IN_TEXT = f"""\
-# The renewals must verify the CA's server with the same bundle as the first order did.
-[Service]
-Environment=REQUESTS_CA_BUNDLE={layout.ACME_CA_BUNDLE}
-"""
+SECONDS_FOR_PIP = 600
 
 Entry = dict[str, t.Any]
 
 
+class CertificateError(Exception):
+    """Why nothing can be done at all, in words for the person."""
+
+
 @dataclass(frozen=True)
 class File:
-    """A file as it should be; without a text it should not be there."""
+    """A file as it should be; without content it should not be there."""
 
     path: str
-    text: str | None
+    content: bytes | None
     mode: int = 0o644
+    secret: bool = False
 
-    def before(self) -> str | None:
-        """Return the text that is there."""
+    def before(self) -> bytes | None:
+        """Return what is there."""
         try:
-            with open(self.path, encoding="utf-8", errors="replace") as file:
+            with open(self.path, "rb") as file:
                 return file.read()
         except FileNotFoundError:
             return None
 
     def differs(self) -> bool:
         before = self.before()
-        return before != self.text or (before is not None and os.stat(self.path).st_mode & 0o7777 != self.mode)
+        return before != self.content or (before is not None and os.stat(self.path).st_mode & 0o7777 != self.mode)
 
     def write(self) -> None:
         """Write or remove it; whoever reads it meanwhile has the old one or the new one."""
-        if self.text is None:
-            os.remove(self.path)
+        if self.content is None:
+            files.remove(self.path)
             return
-        os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
-        new = f"{self.path}.portico-new"
-        with open(new, "w", encoding="utf-8") as file:
-            file.write(self.text)
-        os.chmod(new, self.mode)
-        os.replace(new, self.path)
+        os.makedirs(os.path.dirname(self.path), mode=0o700 if self.secret else 0o755, exist_ok=True)
+        files.write_bytes(self.path, self.content, self.mode)
+
+    def diff(self) -> dict[str, str]:
+        before, after = (_shown(each, self.secret) for each in (self.before(), self.content))
+        return _before_and_after(self.path, before, after)
 
 
 @dataclass
@@ -183,17 +206,33 @@ class Plan:
     """What differs from what is wanted."""
 
     files: list[File] = field(default_factory=list)
-    timer: bool = False
+    units: list[list[str]] = field(default_factory=list)
+    """Words of systemctl, each a step."""
+    environment: bool = False
+    """Whether certbot's virtual environment is another than the wanted one."""
+    account: bool = False
+    repairs: list[str] = field(default_factory=list)
+    """Lineages of which something is missing or damaged."""
+    unsettled: list[str] = field(default_factory=list)
+    """Lineages that would not be renewed as they should."""
+    contents: list[str] = field(default_factory=list)
+    """Certificates without a CA that are missing or different."""
     due: list[Entry] = field(default_factory=list)
     reasons: dict[str, list[str]] = field(default_factory=dict)
-    to_link: list[str] = field(default_factory=list)
-    """Lineages that are right, and that nginx is not told to serve yet."""
+    to_link: list[Entry] = field(default_factory=list)
+    """Certificates that are right, and that nginx is not told to serve yet."""
+    broken: list[str] = field(default_factory=list)
+    """Certificates that nginx is told to serve, and whose files are gone."""
     unserved: bool = False
     """Whether an earlier run could not have nginx read what it is told to serve."""
+    to_remove: list[str] = field(default_factory=list)
+    manifest: bool = False
+    warnings: list[str] = field(default_factory=list)
 
-    def changes(self, obtain: bool) -> bool:
+    def changes(self, obtain: list[str]) -> bool:
         """Return whether carrying it out changes anything."""
-        return bool(self.files or self.timer or self.to_link or self.unserved or (self.due and obtain))
+        found = (self.files, self.units, self.repairs, self.unsettled, self.contents, self.to_link, self.broken, self.to_remove)
+        return any(found) or self.environment or self.account or self.unserved or self.manifest or any(entry["name"] in obtain for entry in self.due)
 
 
 @dataclass
@@ -203,172 +242,401 @@ class Outcome:
     changed: bool = False
     obtained: list[str] = field(default_factory=list)
     linked: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
 class Host:
     """The certificates of this host, and what their renewal needs."""
 
-    def __init__(self, module: AnsibleModule) -> None:
-        self.module = module
-        self.wanted: list[Entry] = module.params["certificates"]
-        self.server: str = module.params["server"]
-        self.bundle: str | None = module.params["ca_bundle"]
-        self.transport = layout.TRANSPORT_TRUSTED if module.params["trusted"] else layout.TRANSPORT_UNTRUSTED
+    def __init__(self, params: t.Mapping[str, t.Any], holder: str = "certificates") -> None:
+        self.params = params
+        self.holder = holder
+        self.wanted: list[Entry] = params["certificates"]
+        self.obtain: list[str] = params["obtain"]
+        self.account: t.Mapping[str, t.Any] | None = params["account"]
+        self.manifest = register.load()
+        self.before: dict[str, Entry] = self.manifest["scopes"].get(params["scope"], {"certificates": {}})["certificates"]
+        self.program = certbot.program(bool(params["requirements"]))
         self.lineages: dict[str, lineage.Lineage] = {}
+
+    @property
+    def authority(self) -> certbot.Authority:
+        return certbot.Authority(self.params["email"], self.params["eab"] or {}, self.account["name"] if self.account else None)
 
     # ---- reading and deciding
 
-    def read(self) -> None:
-        openssl = self.module.get_bin_path("openssl")
-        self.lineages = {each["name"]: lineage.read(each["name"], self._run, openssl) for each in self.wanted}
-
     def plan(self) -> Plan:
-        plan = Plan(files=[file for file in self._files() if file.differs()], timer=not self._timer_runs(), unserved=os.path.exists(UNSERVED))
-        for each in self.wanted:
-            reasons = self._reasons(each)
-            if reasons:
-                plan.due.append(each)
-                plan.reasons[each["name"]] = reasons
-            elif not self._is_linked(each["name"]):
-                plan.to_link.append(each["name"])
+        """Compare what there is with what is wanted.
+
+        :raises CertificateError: where what is wanted cannot be had from this host's certbot, or another scope has it.
+        """
+        self._refuse_shared()
+        version = certbot.version(self.program)
+        if version is not None:
+            self._refuse_incapable(version)
+        plan = Plan(files=[file for file in self._files() if file.differs()], units=self._unit_steps(), environment=self._environment_differs())
+        plan.account = self.account is not None and self.account["name"] not in lineage.accounts(self.account["server"])
+        plan.unserved = os.path.exists(UNSERVED)
+        for entry in self.wanted:
+            self._plan_entry(plan, entry, version or (99,))
+        self._plan_removal(plan)
+        plan.manifest = register.text(self._new_manifest(plan)) != files.read(register.path())
         return plan
 
-    def _reasons(self, wanted: Entry) -> list[str]:
-        return lineage.plan(self.lineages[wanted["name"]], frozenset(wanted["domains"]), self.server, time.time())
+    def _plan_entry(self, plan: Plan, entry: Entry, version: tuple[int, ...]) -> None:
+        name, reasons = entry["name"], []
+        for order in entry["orders"]:
+            if certbot.needs_repair(order["name"]):
+                plan.repairs.append(order["name"])
+            found = self.lineages[order["name"]] = lineage.read(order["name"])
+            reasons += self._reasons(entry, order)
+            if found.known and lineage.settled_configuration(found, order, version, self._account_for(order)) != found.configuration:
+                plan.unsettled.append(order["name"])
+        if not entry["orders"] and self._content_reasons(entry):
+            plan.contents.append(name)
+        if reasons:
+            plan.due.append(entry)
+            plan.reasons[name] = reasons
+        if self._is_right(entry) and not self._is_linked(entry):
+            plan.to_link.append(entry)
+        elif not self._is_right(entry) and self._is_broken(name):
+            plan.broken.append(name)
+
+    def _reasons(self, entry: Entry, order: lineage.Order) -> list[str]:
+        profile = self.before.get(entry["name"], {}).get("profiles", {}).get(order["name"])
+        found = lineage.plan(self.lineages[order["name"]], order, time.time(), profile)
+        return [f"{order['name']}: {reason}" for reason in found] if order["name"] != entry["name"] else found
+
+    def _content_reasons(self, entry: Entry) -> list[str]:
+        if entry["issuer"] == "self_signed":
+            return own_certificates.due(entry["name"], entry["domains"], time.time())
+        content = self.params["contents"][entry["name"]]
+        return own_certificates.differs(entry["name"], content["fullchain"], content["key"])
+
+    def _account_for(self, order: lineage.Order) -> str | None:
+        return self.account["name"] if self.account and self.account["server"] == order["server"] else None
+
+    def _refuse_shared(self) -> None:
+        scope = self.params["scope"]
+        for other, part in self.manifest["scopes"].items():
+            if other == scope:
+                continue
+            for entry in self.wanted:
+                if entry["name"] in part["certificates"]:
+                    raise CertificateError(f'certbot_certificates, entry "{entry["name"]}": the scope "{other}" has a certificate of that name on this host. Choose another name.')
+            for key, value in self.params["settings"].items():
+                if part["settings"].get(key, value) != value:
+                    raise CertificateError(f'certbot_{key}: the scope "{other}" has set it for this host already, to something else. Set it in one of the two.')
+
+    def _refuse_incapable(self, version: tuple[int, ...]) -> None:
+        wrong = certbot.cannot([order for entry in self.wanted for order in entry["orders"]], version)
+        if wrong:
+            raise CertificateError("; ".join(wrong))
 
     def _files(self) -> list[File]:
-        return [
-            File(layout.ACME_CA_BUNDLE, self.bundle),
-            File(DROP_IN, DROP_IN_TEXT if self.bundle else None),
-            File(HOOK, HOOK_TEXT, 0o755),
-        ]
+        bundle, credentials = (None if text is None else text.encode() for text in (self.params["ca_bundle"], self.params["credentials"]))
+        found = [File(path, text.encode(), mode) for path, (text, mode) in units.files().items()]
+        found += [File(layout.TOOL, base64.b64decode(self.params["tool"]), 0o755), File(layout.ACME_CA_BUNDLE, bundle), File(OLD_DROP_IN, None)]
+        for entry in self.wanted:
+            for order in entry["orders"]:
+                uses = order["challenge"]["kind"] == "dns"
+                found.append(File(lineage.credentials_file(order["name"]), credentials if uses else None, 0o600, secret=True))
+        return found
 
-    def _timer_runs(self) -> bool:
-        _rc, out, _err = self._systemctl("show", TIMER, "--property=UnitFileState,ActiveState")
-        return {"UnitFileState=enabled", "ActiveState=active"} <= set(out.splitlines())
+    def _unit_steps(self) -> list[list[str]]:
+        """Return what systemd must be told, so that one timer renews, and one compares."""
+        said = commands.run(["systemctl", "show", "--property=Id,LoadState,UnitFileState,ActiveState", *units.TIMERS, *units.FOREIGN_TIMERS])
+        states = {}
+        for block in said.out.strip().split("\n\n"):
+            state = dict(line.partition("=")[::2] for line in block.splitlines())
+            states[state.get("Id", "")] = state
+        steps = []
+        for timer in units.FOREIGN_TIMERS:
+            state = states.get(timer, {})
+            if state.get("LoadState") not in (None, "masked", "not-found"):
+                steps.append(["mask", "--now", "--quiet", timer])
+        for timer in units.TIMERS:
+            state = states.get(timer, {})
+            if (state.get("UnitFileState"), state.get("ActiveState")) != ("enabled", "active"):
+                steps.append(["enable", "--now", "--quiet", timer])
+        return steps
 
-    def _is_linked(self, name: str) -> bool:
-        links = [(layout.certificate_link(name), _link_target(name)), *_lineage_links(name)]
-        return all(_leads_to(*each) for each in links) and not self._transport(name).differs()
+    def _environment_differs(self) -> bool:
+        link = layout.CERTBOT_ENVIRONMENT
+        if not self.params["requirements"]:
+            return os.path.lexists(link)
+        # A Python that was upgraded under it has taken its interpreter away, or its folder of packages.
+        return files.read(f"{link}/requirements.txt") != self._requirements() or certbot.version(self.program) is None or not os.path.exists(f"{link}/bin/python")
 
-    def _transport(self, name: str) -> File:
-        return File(f"{layout.LINEAGES}/{name}/{layout.TRANSPORT_FILE}", self.transport)
+    def _requirements(self) -> str:
+        return "".join(f"{each}\n" for each in self.params["requirements"])
+
+    # ---- what nginx is told to serve
+
+    def _is_right(self, entry: Entry) -> bool:
+        """Return whether the files that nginx reads first are those of the wanted certificate."""
+        return not (self._reasons(entry, entry["orders"][0]) if entry["orders"] else self._content_reasons(entry))
+
+    def _is_broken(self, name: str) -> bool:
+        link = layout.certificate_link(name)
+        return os.path.islink(link) and not os.path.exists(f"{link}/{layout.CERTIFICATE_FILE}") and os.path.exists(f"{layout.PLACEHOLDER}/{layout.CERTIFICATE_FILE}")
+
+    def _is_linked(self, entry: Entry) -> bool:
+        links = [(layout.certificate_link(entry["name"]), _link_target(entry["name"])), *self._links(entry)]
+        return all(files.target(link) == target for link, target in links) and not self._transport(entry).differs()
+
+    def _second(self, entry: Entry) -> bool:
+        """Return whether a pair's second certificate is right."""
+        return len(entry["orders"]) > 1 and not self._reasons(entry, entry["orders"][1])
+
+    def _links(self, entry: Entry) -> list[tuple[str, str]]:
+        """Return the links that make a certificate's folder, each with its target."""
+        name = entry["name"]
+        sources = [("", f"{lineage.LIVE}/{name}" if entry["orders"] else f"{layout.OWN}/{name}")]
+        if self._second(entry):
+            sources.append(("/rsa", f"{lineage.LIVE}/{entry['orders'][1]['name']}"))
+        return [(f"{layout.LINEAGES}/{name}{below}/{file}", f"{source}/{file}") for below, source in sources for file in (layout.CERTIFICATE_FILE, layout.KEY_FILE)]
+
+    def _transport(self, entry: Entry) -> File:
+        text = layout.TRANSPORT_TRUSTED if entry["trusted"] else layout.TRANSPORT_UNTRUSTED
+        if self._second(entry):
+            text += layout.SECOND_CERTIFICATE.format(folder=f"{layout.LINEAGES}/{entry['name']}/rsa")
+        return File(f"{layout.LINEAGES}/{entry['name']}/{layout.TRANSPORT_FILE}", text.encode())
+
+    # ---- what goes
+
+    def _plan_removal(self, plan: Plan) -> None:
+        wanted = {entry["name"] for entry in self.wanted}
+        served = set(certificates_of(store.manifest(store.live_number())))
+        for name in self.before.keys() - wanted:
+            if name in served:
+                plan.warnings.append(f"The certificate {name} is in no list any more, and nginx still serves it. It is kept until no site has it.")
+            else:
+                plan.to_remove.append(name)
+        plan.to_remove.sort()
+
+    def _keeps(self, name: str) -> bool:
+        """Return whether a certificate that goes from the list stays on the host."""
+        return self.params["removed"] == "kept" or self.before[name].get("adopted", False)
+
+    def _remove(self, name: str, outcome: Outcome) -> None:
+        if self._keeps(name):
+            return
+        for order in self.before[name]["orders"]:
+            why = certbot.Certbot(self.program).delete(order["name"], self.params["removed"] == "revoked") if lineage.read(order["name"]).known else None
+            if why:
+                outcome.failures.append(f"{name}: it could not be {self.params['removed']}: {why}")
+                return
+            files.remove(lineage.credentials_file(order["name"]))
+        files.remove(layout.certificate_link(name))
+        shutil.rmtree(f"{layout.LINEAGES}/{name}", ignore_errors=True)
+        own_certificates.remove(name)
+        outcome.removed.append(name)
+
+    def _new_manifest(self, plan: Plan, failed: t.Collection[str] = ()) -> register.Manifest:
+        """Return what this host's certificates are, when the plan is carried out."""
+        entries = {}
+        for entry in self.wanted:
+            before = self.before.get(entry["name"])
+            known = any(self.lineages[order["name"]].known for order in entry["orders"])
+            adopted = before.get("adopted", False) if before else known
+            profiles = (before or {}).get("profiles", {})
+            entries[entry["name"]] = {**{key: value for key, value in entry.items() if key != "name"}, "adopted": adopted, "profiles": profiles}
+        gone = set(plan.to_remove) - set(failed)
+        entries.update({name: entry for name, entry in self.before.items() if name not in entries and name not in gone})
+        settings = {**self.params["settings"], **({"certbot": self.program} if self.params["requirements"] else {})}
+        return register.with_part(self.manifest, self.params["scope"], {"certificates": entries, "settings": settings})
 
     # ---- acting
 
-    def apply(self, plan: Plan, obtain: bool) -> Outcome:
-        outcome = Outcome(changed=bool(plan.files or plan.timer))
+    def apply(self, plan: Plan) -> Outcome:
+        outcome = Outcome(changed=plan.changes([]))
+        if plan.environment:
+            self._make_environment()
         self._keep_renewal(plan)
-        if plan.to_link or plan.unserved:
-            self._serve(plan.to_link, outcome)
-        for each in plan.due if obtain else []:
-            try:
-                self._obtain(each, outcome)
-            except OSError as error:
-                # A disk that is full, say. It keeps one certificate from being had, and not the play from going on.
-                outcome.failures.append(f"{each['name']}: {error}")
+        if plan.account:
+            certbot.import_account(self.account or {})
+        self._mend(plan)
+        for name in plan.to_remove:
+            self._remove(name, outcome)
+        failed = [line.partition(":")[0] for line in outcome.failures]
+        if plan.manifest:
+            self.manifest = self._new_manifest(plan, failed)
+            register.save(self.manifest)
+        self._install_contents(plan, outcome)
+        if plan.to_link or plan.unserved or plan.broken:
+            self._serve(plan.to_link, outcome, plan.broken)
+        for entry in plan.due:
+            if entry["name"] in self.obtain:
+                try:
+                    self._obtain(entry, outcome)
+                except OSError as error:
+                    # A disk that is full, say. It keeps one certificate from being had, and not the play from going on.
+                    outcome.failures.append(f"{entry['name']}: {error}")
         return outcome
 
     def _keep_renewal(self, plan: Plan) -> None:
         for file in plan.files:
             file.write()
-        if any(file.path == DROP_IN for file in plan.files):
-            self._systemctl("daemon-reload", check=True)
-        if plan.timer:
-            self._systemctl("enable", "--now", TIMER, check=True)
+        if any(file.path.startswith("/etc/systemd/") for file in plan.files):
+            self._systemctl("daemon-reload")
+        for step in plan.units:
+            self._systemctl(*step)
 
-    def _serve(self, names: list[str], outcome: Outcome) -> None:
-        """Have nginx serve lineages that are right, or what it served before."""
+    def _make_environment(self) -> None:
+        """Make certbot's virtual environment beside the old one, and move the link to it."""
+        link = layout.CERTBOT_ENVIRONMENT
+        old = files.target(link)
+        if not self.params["requirements"]:
+            files.remove(link)
+        else:
+            folder = f"{link}-{hashlib.sha256(f'{self._requirements()}{time.time()}'.encode()).hexdigest()[:8]}"
+            os.makedirs(os.path.dirname(folder), mode=0o755, exist_ok=True)
+            try:
+                for argv in (["python3", "-m", "venv", folder], [f"{folder}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *self.params["requirements"]]):
+                    done = commands.run(argv, seconds=SECONDS_FOR_PIP)
+                    if done.rc != 0:
+                        raise CertificateError(f"certbot cannot be had from PyPI: {_last_words(done)}. Nothing was changed.")
+                files.write(f"{folder}/requirements.txt", self._requirements())
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            files.point(link, folder)
+            self._refuse_incapable(certbot.version(self.program) or ())
+        if old:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _mend(self, plan: Plan) -> None:
+        """Make lineages whole, and have them renewed as they should."""
+        keeper = certbot.Certbot(self.program)
+        for entry in self.wanted:
+            for order in entry["orders"]:
+                if order["name"] in plan.repairs:
+                    certbot.repair(order, keeper.version)
+                if order["name"] in (*plan.repairs, *plan.unsettled):
+                    keeper.settle(order, self._account_for(order))
+                    self.lineages[order["name"]] = lineage.read(order["name"])
+            if any(order["name"] in plan.repairs for order in entry["orders"]):
+                self._judge_again(plan, entry)
+
+    def _judge_again(self, plan: Plan, entry: Entry) -> None:
+        """Say anew whether a certificate is due that was just made whole."""
+        plan.due = [each for each in plan.due if each is not entry]
+        plan.to_link = [each for each in plan.to_link if each is not entry]
+        plan.broken = [name for name in plan.broken if name != entry["name"]]
+        plan.reasons.pop(entry["name"], None)
+        plan.repairs, repaired = [], plan.repairs
+        self._plan_entry(plan, entry, certbot.version(self.program) or ())
+        plan.repairs = repaired
+
+    def _install_contents(self, plan: Plan, outcome: Outcome) -> None:
+        for entry in self.wanted:
+            name = entry["name"]
+            if name not in plan.contents:
+                continue
+            try:
+                if entry["issuer"] == "self_signed":
+                    own_certificates.self_sign(name, entry["domains"])
+                else:
+                    content = self.params["contents"][name]
+                    own_certificates.install(name, content["fullchain"], content["key"])
+            except OSError as error:
+                outcome.failures.append(f"{name}: {error}")
+                continue
+            if entry not in plan.to_link:
+                plan.to_link.append(entry)
+
+    def _serve(self, entries: list[Entry], outcome: Outcome, broken: t.Iterable[str] = ()) -> None:
+        """Have nginx serve certificates that are right, the placeholder for those whose files are gone, or what it served before."""
         outcome.changed = True
         for folder in (layout.LINEAGES, layout.CERTIFICATES):
             os.makedirs(folder, mode=0o755, exist_ok=True)
-        _touch(UNSERVED)
-        undo = [step for name in names for step in self._link(name)]
-        why = self._reload_nginx()
+        files.write(UNSERVED, "")
+        undo = [step for entry in entries for step in self._link(entry)]
+        for name in broken:
+            _point(layout.certificate_link(name), os.path.relpath(layout.PLACEHOLDER, layout.CERTIFICATES))
+        why = serving.reload(self.holder)
         if why is None:
-            os.remove(UNSERVED)
-            outcome.linked += names
+            files.remove(UNSERVED)
+            outcome.linked += [entry["name"] for entry in entries]
             return
         # What nginx refuses now it would refuse at the next boot too, and then serve nothing.
         for step in reversed(undo):
             step()
-        outcome.failures += [f"{name}: the certificate is there, but nginx does not reload: {why}" for name in names or ["nginx"]]
+        outcome.failures += [f"{name}: the certificate is there, but nginx does not reload: {why}" for name in [entry["name"] for entry in entries] or ["nginx"]]
 
-    def _link(self, name: str) -> list[t.Callable[[], None]]:
-        """Lead nginx to a lineage, and return the steps that put back what was there."""
-        transport, link = self._transport(name), layout.certificate_link(name)
+    def _link(self, entry: Entry) -> list[t.Callable[[], None]]:
+        """Lead nginx to a certificate, and return the steps that put back what was there."""
+        transport, link = self._transport(entry), layout.certificate_link(entry["name"])
         undo = [_restored(link), File(transport.path, transport.before()).write]
-        os.makedirs(f"{layout.LINEAGES}/{name}", mode=0o755, exist_ok=True)
-        for each, target in _lineage_links(name):
+        for each, target in self._links(entry):
+            os.makedirs(os.path.dirname(each), mode=0o755, exist_ok=True)
             _point(each, target)
         transport.write()
         # Everything behind the link is complete now: nginx, whenever it looks, finds one or the other.
-        _point(link, _link_target(name))
+        _point(link, _link_target(entry["name"]))
         return undo
 
-    def _reload_nginx(self) -> str | None:
-        """Reload nginx where it runs, and return why it did not. Where it does not run it needs no telling."""
-        if self._systemctl("is-active", "nginx.service")[0] != 0:
-            return None
-        rc, _out, err = self._run([self.module.get_bin_path("nginx", required=True, opt_dirs=["/usr/sbin"]), "-t", "-q"])
-        if rc == 0:
-            rc, _out, err = self._systemctl("reload", "nginx.service")
-        return None if rc == 0 else "; ".join(err.strip().splitlines()) or "it did not say why"
-
-    def _obtain(self, wanted: Entry, outcome: Outcome) -> None:
-        name = wanted["name"]
-        why = self._order(wanted)
-        if why is None:
-            # What certbot says is one thing, what now lies there is another.
-            self.lineages[name] = lineage.read(name, self._run, self.module.get_bin_path("openssl", required=True))
-            why = "; ".join(f"certbot has ended well, but {reason}" for reason in self._reasons(wanted)) or None
-        if why is not None:
-            outcome.failures.append(f"{name}: {why}")
-            return
-        outcome.obtained.append(name)
-        self._serve([name], outcome)
-
-    def _order(self, wanted: Entry) -> str | None:
-        """Let certbot obtain one certificate, once, and return why it could not."""
-        os.makedirs(layout.ACME_WEBROOT, mode=0o755, exist_ok=True)
-        known = self.lineages[wanted["name"]].known
-        certbot = self.module.get_bin_path("certbot", required=True)
-        command = lineage.command(certbot, wanted["name"], wanted["domains"], self.server, self.module.params["email"], known)
-        bound = ["timeout", "--kill-after=10", str(SECONDS_FOR_AN_ORDER)]
-        environment = {"REQUESTS_CA_BUNDLE": layout.ACME_CA_BUNDLE} if self.bundle else {}
-        deadline = time.monotonic() + SECONDS_FOR_ANOTHER_CERTBOT
-        while True:
-            log = files.LogFromNow(LOG)
-            rc, out, err = self.module.run_command([*bound, *command], environ_update=environment)
-            # The timer may be renewing just now. Nothing was asked of the CA yet, so that waiting is no second try.
-            if rc == 0 or not lineage.is_locked(out + err) or time.monotonic() > deadline:
+    def _obtain(self, entry: Entry, outcome: Outcome) -> None:
+        due = [order for order in entry["orders"] if self._reasons(entry, order)]
+        why = self._preflight(entry, due)
+        obtained = []
+        for order in due if why is None else []:
+            why = self._order(entry, order)
+            if why is not None:
                 break
-            time.sleep(SECONDS_BETWEEN_TRIES)  # certbot only tries its lock, and has no way to wait for it
-        if rc == 0:
+            obtained.append(order)
+        if why is not None:
+            outcome.failures.append(f"{entry['name']}: {why}")
+        if obtained:
+            outcome.changed = True
+            self._remember_profiles(entry, obtained)
+        if obtained and self._is_right(entry):
+            self._serve([entry], outcome)
+            if why is None:
+                outcome.obtained.append(entry["name"])
+
+    def _order(self, entry: Entry, order: lineage.Order) -> str | None:
+        """Let certbot obtain one lineage, once, and return why it could not."""
+        keeper = certbot.Certbot(self.program, self.authority)
+        if not keeper.version:
+            return "certbot is not installed"
+        why = keeper.obtain(order, self.lineages[order["name"]])
+        if why is not None:
+            return why
+        # What certbot says is one thing, what now lies there is another.
+        keeper.settle(order, self._account_for(order))
+        self.lineages[order["name"]] = lineage.read(order["name"])
+        reasons = lineage.plan(self.lineages[order["name"]], {**order, "profile": None}, time.time())
+        return "; ".join(f"certbot has ended well, but {reason}" for reason in reasons) or None
+
+    def _preflight(self, entry: Entry, orders: list[lineage.Order]) -> str | None:
+        """Return why the CA would refuse, as far as it can be known from here."""
+        if not self.params["preflight"] or not orders:
             return None
-        if rc in (124, 137):
-            return f"certbot was stopped, for it had not ended after {SECONDS_FOR_AN_ORDER} seconds"
-        return lineage.words_of_failure(f"{out}\n{err}", log.read(), self.server)
+        directory = preflight.directory(orders[0]["server"], certbot.trusted)
+        identities = directory.get("meta", {}).get("caaIdentities") or []
+        by_http = orders[0]["challenge"]["kind"] == "http"
+        wrong = preflight.check(entry["domains"], webroot=layout.ACME_WEBROOT, caa_identities=identities, http=by_http)
+        return " ".join(wrong.values()) or None
 
-    def _run(self, argv: list[str]) -> tuple[int, str, str]:
-        return self.module.run_command(argv)
+    def _remember_profiles(self, entry: Entry, orders: list[lineage.Order]) -> None:
+        """Keep which profile a lineage was obtained with, for the certbot that forgets it."""
+        kept = self.manifest["scopes"][self.params["scope"]]["certificates"][entry["name"]]
+        kept["profiles"] = {**kept["profiles"], **{order["name"]: order["profile"] for order in orders if order["profile"]}}
+        self.before = self.manifest["scopes"][self.params["scope"]]["certificates"]
+        register.save(self.manifest)
 
-    def _systemctl(self, *arguments: str, check: bool = False) -> tuple[int, str, str]:
-        return self.module.run_command([self.module.get_bin_path("systemctl", required=True), *arguments], check_rc=check)
+    @staticmethod
+    def _systemctl(*arguments: str) -> None:
+        done = commands.run(["systemctl", *arguments])
+        if done.rc != 0:
+            raise CertificateError(f"systemctl {' '.join(arguments)}: {_last_words(done)}")
 
 
 def _link_target(name: str) -> str:
     return os.path.relpath(f"{layout.LINEAGES}/{name}", layout.CERTIFICATES)
-
-
-def _lineage_links(name: str) -> list[tuple[str, str]]:
-    """Return the links that make a lineage's folder, each with its target."""
-    return [(f"{layout.LINEAGES}/{name}/{file}", f"{lineage.LIVE}/{name}/{file}") for file in (layout.CERTIFICATE_FILE, layout.KEY_FILE)]
-
-
-def _leads_to(link: str, target: str) -> bool:
-    return os.path.islink(link) and os.readlink(link) == target
 
 
 def _point(link: str, target: str) -> None:
@@ -381,20 +649,33 @@ def _restored(link: str) -> t.Callable[[], None]:
     if os.path.islink(link):
         target = os.readlink(link)
         return lambda: _point(link, target)
-    return lambda: os.remove(link)
+    return lambda: files.remove(link)
 
 
-def _touch(path: str) -> None:
-    with open(path, "a", encoding="utf-8"):
-        pass
+def _last_words(done: commands.Done) -> str:
+    lines = [line.strip() for line in f"{done.out}\n{done.err}".splitlines() if line.strip()]
+    return "; ".join(lines[-3:]) or f"it ended with {done.rc} and did not say why"
 
 
-def _diff(host: Host, plan: Plan, obtain: bool) -> list[dict[str, str]]:
-    found = [_before_and_after(file.path, file.before() or "", file.text or "") for file in plan.files]
-    for each in plan.due if obtain else []:
-        state = host.lineages[each["name"]]
-        before = _description(sorted(state.certificate.domains), state.server) if state.certificate else ""
-        found.append(_before_and_after(f"certificate {each['name']}", before, _description(sorted(each["domains"]), host.server)))
+def _shown(content: bytes | None, secret: bool) -> str:
+    if content is None:
+        return ""
+    if secret:
+        return "(its content is secret)\n"
+    if content.startswith(b"#!") and b"PK\x03\x04" in content:
+        return f"(the tool, {hashlib.sha256(content).hexdigest()[:16]})\n"
+    return content.decode(errors="replace")
+
+
+def _diff(host: Host, plan: Plan) -> list[dict[str, str]]:
+    found = [file.diff() for file in plan.files]
+    for entry in plan.due if host.params["obtain"] else []:
+        if entry["name"] not in host.params["obtain"]:
+            continue
+        for order in entry["orders"]:
+            state = host.lineages[order["name"]]
+            before = _description(sorted(state.certificate.domains), state.server) if state.certificate else ""
+            found.append(_before_and_after(f"certificate {order['name']}", before, _description(sorted(order["domains"]), order["server"])))
     return found
 
 
@@ -407,35 +688,54 @@ def _description(domains: list[str], server: str | None) -> str:
 
 
 def main() -> None:
-    entry = {"name": {"type": "str", "required": True}, "domains": {"type": "list", "elements": "str", "required": True}}
     module = AnsibleModule(
         argument_spec={
-            "certificates": {"type": "list", "elements": "dict", "required": True, "options": entry},
-            "server": {"type": "str", "required": True},
-            "trusted": {"type": "bool", "required": True},
+            "certificates": {"type": "list", "elements": "dict", "required": True},
+            "contents": {"type": "dict", "default": {}, "no_log": True},
+            "obtain": {"type": "list", "elements": "str", "default": []},
+            "scope": {"type": "str", "default": "main"},
+            "removed": {"type": "str", "choices": ["deleted", "revoked", "kept"], "default": "deleted"},
+            "settings": {"type": "dict", "default": {}},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "requirements": {"type": "list", "elements": "str", "default": []},
             "email": {"type": "str"},
+            "eab": {"type": "dict", "no_log": True},
+            "account": {"type": "dict", "no_log": True},
             "ca_bundle": {"type": "str"},
-            "obtain": {"type": "bool", "default": True},
+            "credentials": {"type": "str", "no_log": True},
+            "preflight": {"type": "bool", "default": True},
+            "tool": {"type": "str", "required": True},
         },
         supports_check_mode=True,
     )
-    obtain = module.params["obtain"]
-    host = Host(module)
-    host.read()
-    plan = host.plan()
-    diff = _diff(host, plan, obtain)
-    if module.check_mode:
-        outcome = Outcome(changed=plan.changes(obtain), linked=plan.to_link)
-    else:
-        outcome = host.apply(plan, obtain)
+    missing = packages.missing(module, module.params["packages"])
+    host = Host(module.params)
+    try:
+        if "certbot" in missing:
+            host._refuse_incapable(packages.candidate(module, "certbot") or (99,))
+        if missing and not module.check_mode:
+            module.exit_json(changed=False, missing=missing)
+        plan = host.plan()
+        diff = _diff(host, plan)
+        if module.check_mode:
+            outcome = Outcome(changed=plan.changes(module.params["obtain"]), linked=[entry["name"] for entry in plan.to_link], removed=plan.to_remove)
+        else:
+            outcome = host.apply(plan)
+    except CertificateError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"The host could not do it, and what was served is served: {error}")
     module.exit_json(
         changed=outcome.changed,
-        due=plan.due,
+        missing=missing,
+        due=[entry["name"] for entry in plan.due if entry["name"] not in outcome.obtained],
         reasons=plan.reasons,
         obtained=outcome.obtained,
         linked=outcome.linked,
+        removed=outcome.removed,
         files=[file.path for file in plan.files],
         failures=outcome.failures,
+        warnings=plan.warnings,
         diff=diff,
     )
 

@@ -194,14 +194,12 @@ history:
 """
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import json
 import os
 import re
 import shutil
-import signal
 import socket
 import tempfile
 import time
@@ -209,7 +207,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.portico.web.plugins.module_utils import files, layout, packages, store, strangers
+from ansible_collections.portico.web.plugins.module_utils import files, layout, packages, serving, store, strangers
 from ansible_collections.portico.web.plugins.module_utils.generation import (
     CERTIFICATES,
     Manifest,
@@ -229,12 +227,10 @@ ENTRANCE = ETC + "/portico"
 DEFAULT_SITE = ETC + "/sites-enabled/default"
 DEFAULT_SITE_FILE = ETC + "/sites-available/default"
 SWITCHED_OFF = layout.NGINX + "/switched-off.json"
-ERROR_LOG = "/var/log/nginx/error.log"
-PID_FILE = "/run/nginx.pid"
-LOCK = "/run/lock/portico-nginx.lock"
+YIELDING = ETC + "/portico-default-site" + files.SUFFIX
+YIELDED = layout.NGINX + "/default-site.conf"
+"""The default site without its claim to be the default server, served while ours comes and it goes."""
 STAGE = "/run/portico-nginx-test-"
-SECONDS_TO_PROVE = 60
-SECONDS_FOR_ANOTHER_RUN = 300
 
 FITTINGS = {
     "/etc/systemd/system/nginx.service.d/portico.conf": f"""\
@@ -378,7 +374,7 @@ class Nginx:
             for path in newcomers:
                 _remove_empty(path)
         if rc != 0:
-            words = _relevant(err.replace(f"{stage}/portico/", "").replace(f"{stage}/", f"{ETC}/"))
+            words = serving.relevant(err.replace(f"{stage}/portico/", "").replace(f"{stage}/", f"{ETC}/"))
             raise GenerationError(f"nginx refuses the new configuration, so nothing was changed: {words}{_quoted_line(words, tree)}")
 
     # ---- acting
@@ -400,6 +396,8 @@ class Nginx:
                 self.undo.append(lambda: files.point(store.LIVE, f"generations/{back}") if back else files.remove(store.LIVE))
                 files.point(store.LIVE, f"generations/{number}")
             self._fit()
+            if state["default_site"]:
+                self._have_default_site_yield()
             self._enter()
             if state["default_site"]:
                 self._switch_off_default_site()
@@ -519,6 +517,8 @@ class Nginx:
 
     def _has_pristine_default_site(self) -> bool:
         """Return whether the default site is switched on and is still the package's own file."""
+        if files.target(DEFAULT_SITE) == YIELDED:
+            return True
         return os.path.islink(DEFAULT_SITE) and os.path.realpath(DEFAULT_SITE) == DEFAULT_SITE_FILE and self._is_pristine(DEFAULT_SITE_FILE)
 
     def _is_pristine(self, path: str) -> bool:
@@ -531,9 +531,20 @@ class Nginx:
             # dpkg's own record of its files is in MD5; nothing here rests on its strength.
             return bool(packaged) and packaged.group(1) == hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
 
-    def _switch_off_default_site(self) -> None:
-        files.write(SWITCHED_OFF, json.dumps({DEFAULT_SITE: os.readlink(DEFAULT_SITE)}))
+    def _have_default_site_yield(self) -> None:
+        """Let the default site go on without being the default server, which ours is when nginx.conf is ours.
+
+        Both cannot be, and no one step makes one of them come and the other go: nginx must be able to start between any two.
+        """
         self.undo.append(files.restored(DEFAULT_SITE))
+        if files.target(DEFAULT_SITE) == YIELDED:
+            return
+        files.write(SWITCHED_OFF, json.dumps({DEFAULT_SITE: os.readlink(DEFAULT_SITE)}))
+        files.write(YIELDED, re.sub(r"\s+default_server\b", "", files.read(DEFAULT_SITE) or ""))
+        # Not beside the link: nginx reads whatever lies there.
+        files.point(DEFAULT_SITE, YIELDED, YIELDING)
+
+    def _switch_off_default_site(self) -> None:
         os.remove(DEFAULT_SITE)
 
     def _serve(self, state: dict[str, t.Any], number: int) -> None:
@@ -543,13 +554,13 @@ class Nginx:
         if state["active"]:
             self._reload(number)
             return
-        log = files.LogFromNow(ERROR_LOG)
+        log = files.LogFromNow(serving.ERROR_LOG)
         if self._systemctl("start") != 0:
             raise GenerationError(f"nginx did not start with the new configuration, and the one before is back: {self._last_words()}")
         self._prove(number, log, set())
 
     def _reload(self, number: int | None) -> None:
-        log, workers = files.LogFromNow(ERROR_LOG), _accepting_workers()
+        log, workers = files.LogFromNow(serving.ERROR_LOG), serving.accepting_workers()
         if self._systemctl("reload") != 0:
             raise GenerationError(f"nginx did not reload, and the configuration before is back: {self._last_words()}")
         self._prove(number, log, workers)
@@ -564,14 +575,13 @@ class Nginx:
         :param before: the workers that accepted connections until then.
         :raises GenerationError: when it does not, which it tells nobody: not by its exit code, not systemd.
         """
-        deadline = time.monotonic() + SECONDS_TO_PROVE
-        while _serving() != number or before & _accepting_workers():
+        deadline = time.monotonic() + serving.SECONDS_TO_PROVE
+        while _serving() != number or before & serving.accepting_workers():
             said = log.read()
-            # A port that is taken it tries again, for two seconds and a half, and has it if it is free then.
-            if any("[emerg]" in line and "bind() to" not in line for line in said.splitlines()):
-                raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {_relevant(said)}")
+            if serving.refused_to_run(said):
+                raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {serving.relevant(said)}")
             if time.monotonic() > deadline:
-                raise GenerationError(f"nginx does not run the new configuration after {SECONDS_TO_PROVE} seconds, so the one before is back.")
+                raise GenerationError(f"nginx does not run the new configuration after {serving.SECONDS_TO_PROVE} seconds, so the one before is back.")
             time.sleep(0.02)  # between two questions to a process that sends no word when it is done
 
     def _remove_state(self) -> None:
@@ -588,7 +598,7 @@ class Nginx:
 
     def _last_words(self) -> str:
         _rc, out, _err = self.module.run_command(["journalctl", "--unit", "nginx", "--lines", "10", "--no-pager", "--output", "cat"])
-        return _relevant(out)
+        return serving.relevant(out)
 
     def _daemon_reload(self) -> None:
         self.module.run_command(["systemctl", "daemon-reload"], check_rc=True)
@@ -604,41 +614,6 @@ class Nginx:
         return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err)
 
 
-class Lock:
-    """The right to change this host's nginx. One run has it; another waits, and learns for whom."""
-
-    def __init__(self, holder: str, patience: int = SECONDS_FOR_ANOTHER_RUN) -> None:
-        self.holder, self.patience = holder, patience
-        self.waited_for: str | None = None
-
-    def __enter__(self) -> Lock:
-        self._file = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.waited_for = os.pread(self._file, 1000, 0).decode(errors="replace").strip()
-            self._wait()
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{self.holder}, since {time.strftime('%H:%M:%S')}\n".encode(), 0)
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        os.close(self._file)
-
-    def _wait(self) -> None:
-        def give_up(*_args: object) -> None:
-            raise TimeoutError
-
-        signal.signal(signal.SIGALRM, give_up)
-        signal.alarm(self.patience)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        except TimeoutError:
-            raise GenerationError(f"Another run changes this host's nginx ({self.waited_for}). It was waited for during {self.patience} seconds.") from None
-        finally:
-            signal.alarm(0)
-
-
 def _serving() -> int | None:
     """Return the number of the generation that nginx's workers run, or None where they run none of ours."""
     with socket.socket(socket.AF_UNIX) as asked:
@@ -651,24 +626,6 @@ def _serving() -> int | None:
             return None
     number = answer.rpartition(b"\r\n\r\n")[2].strip()
     return int(number) if number.isdigit() else None
-
-
-def _accepting_workers() -> set[str]:
-    """Return the process IDs of nginx's workers that accept connections, those of a master that is replaced just now too.
-
-    A worker that is told to leave says so in its title, and closes its listening sockets in the same breath.
-    """
-    unit = _proc((files.read(PID_FILE) or "").strip(), "cgroup")
-    pids = filter(str.isdigit, os.listdir("/proc") if unit else [])
-    return {pid for pid in pids if _proc(pid, "cmdline").rstrip("\0 ") == "nginx: worker process" and _proc(pid, "cgroup") == unit}
-
-
-def _proc(pid: str, name: str) -> str:
-    """Return what the kernel says of a process; nothing if it is gone."""
-    try:
-        return files.read(f"/proc/{pid}/{name}") or ""
-    except ProcessLookupError:
-        return ""
 
 
 def _certificates() -> list[str]:
@@ -706,6 +663,7 @@ def _clear_leftovers() -> None:
         # A run in check mode takes no lock, and may be testing just now.
         if not os.path.exists(f"/proc/{path.removeprefix(STAGE).split('-')[0]}"):
             shutil.rmtree(path)
+    files.remove(YIELDING)
     for path in (MAIN, ENTRANCE, *FITTINGS):
         files.remove(path + files.SUFFIX)
 
@@ -730,12 +688,6 @@ def _has_ipv6() -> bool:
 def _numbers_after(words: str, text: str) -> list[int]:
     found = re.search(re.escape(words) + r"(\d+(?:\.\d+)*)", text)
     return [int(number) for number in found.group(1).split(".")] if found else []
-
-
-def _relevant(text: str) -> str:
-    """Return nginx's complaints without its time stamps, or all it said where it does not complain."""
-    lines = [re.sub(r"^.*?\[(?:emerg|alert|crit|error)\]\s*(?:\d+#\d+:\s*)?", "", line) for line in text.splitlines() if re.search(r"\[(emerg|alert|crit|error)\]", line)]
-    return "; ".join(dict.fromkeys(lines)) or text.strip() or "it did not say why"
 
 
 def _quoted_line(words: str, tree: dict[str, str]) -> str:
@@ -839,7 +791,7 @@ def main() -> None:
 
     act = _leave if module.params["state"] == "absent" else _publish
     # A dry run touches nothing, the lock neither; at the worst its answer is about a moment ago.
-    lock = contextlib.nullcontext() if module.check_mode else Lock(module.params["holder"])
+    lock = contextlib.nullcontext() if module.check_mode else serving.Lock(module.params["holder"])
     waited = {}
     try:
         with lock:
@@ -848,7 +800,7 @@ def main() -> None:
             result = act(module, nginx)
             if getattr(lock, "waited_for", None):
                 waited = {"waited_for": lock.waited_for}
-    except GenerationError as error:
+    except (GenerationError, serving.ServingError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"The host could not do it, and what was live is live: {error}")

@@ -116,6 +116,17 @@ options:
           - The name of the certificate that the site is served with. Sites may share one.
           - If not given, it is O(sites[].name).
         type: str
+      issuer:
+        description:
+          - Who issues the site's certificate. Sites that share one say the same.
+          - V(acme) is a CA that is asked over ACME.
+          - V(own) is somebody else. You bring the certificate and its key in C(certbot_overrides) of the role
+            P(portico.web.certbot#role).
+          - V(self_signed) is the host itself, for hosts that no CA reaches. Browsers do not trust such a certificate, so that
+            nothing permanent is sent to visitors (no 301, no HSTS).
+        type: str
+        choices: [acme, own, self_signed]
+        default: acme
   apps:
     description: The apps that sites may name, described as M(portico.web.gunicorn_deploy#module) does.
     type: list

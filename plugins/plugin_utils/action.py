@@ -10,7 +10,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.portico.web.plugins.plugin_utils import lists
+from ansible_collections.portico.web.plugins.plugin_utils import lists, own_certificates
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 
 
@@ -40,7 +40,7 @@ class PorticoAction(ActionBase):
         :raises PorticoError: at the first mistake.
         """
         lists.refuse_near_misses(task_vars)
-        return lists.check(Templated(task_vars, self._templar), self._loader.path_dwim)
+        return lists.check(Templated(task_vars, self._templar), self._loader.path_dwim, own_certificates.reader(self._loader))
 
     def _ask(self, module: str, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """Run one of the collection's modules on the host: one remote call.

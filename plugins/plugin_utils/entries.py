@@ -68,28 +68,47 @@ def normalise(
     return complete
 
 
-def arguments(module: str, given: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return the options of a task complete, as they are documented; the lists in them are left as they are.
+def arguments(module: str, given: Mapping[str, t.Any], secret: Iterable[str] = ()) -> dict[str, t.Any]:
+    """Return the options of a task complete, as they are documented; what lists and dictionaries have in them is left as it is.
 
+    :param secret: options whose values no message may show.
     :raises PorticoError: for an option that does not exist, is missing or is of another type.
     """
-    walk = _Walk(f"portico.web.{module}", {}, frozenset())
-    described = {key: {**option, "type": "raw"} if option.get("type") == "list" else option for key, option in _documented(module).items()}
+    walk = _Walk(f"portico.web.{module}", {}, frozenset(secret))
+    described = {key: {**option, "type": "raw"} if option.get("type") in ("list", "dict") else option for key, option in _documented(module).items()}
     return walk.options(given, described)
 
 
-def problem(variable: str, entry: str | int, key: str, value: object, why: str) -> PorticoError:
+def setting(variable: str, value: object, described: Mapping[str, t.Any], formats: Mapping[str, Format] | None = None, secret: Iterable[str] = ()) -> t.Any:
+    """Check a variable that is no list of entries, and return it complete and in its documented type.
+
+    :param described: its option, as documented.
+    :param formats: as of L(normalise); the key of the variable itself is empty.
+    :raises PorticoError: naming the variable, the key in it, the value, and what to do.
+    """
+    return _Walk(variable, formats or {}, frozenset(secret)).value(value, described)
+
+
+def problem(variable: str, entry: str | int | None, key: str, value: object, why: str) -> PorticoError:
     """Return the one message for a mistake: where it is, what was written, why it is wrong and what to do.
 
-    :param entry: the entry's name, or its place in the list, counted from 1, where it has none.
+    :param entry: the entry's name, or its place in the list, counted from 1, where it has none; None for a variable that
+        is no list of entries.
+    :param key: nothing for the whole of such a variable.
     """
-    where = f"{variable}, entry {_quote(entry)}, key {_quote(key)}"
+    where = variable if entry is None else f"{variable}, entry {_quote(entry)}"
+    where += f", key {_quote(key)}" if key else ""
     return PorticoError(f"{where}: {why}" if value is HIDDEN else f"{where}: {shown(value)} {why}")
 
 
 def shown(value: object) -> str:
-    """Return a value as people wrote it, cut where it is long, and with the names of signs that nobody sees."""
+    """Return a value as people wrote it, cut where it is long, and with the names of signs that nobody sees.
+
+    A private key is not shown, wherever somebody may have put it.
+    """
     written = json.dumps(value, ensure_ascii=False, default=str)
+    if "PRIVATE KEY-----" in written:
+        return "a private key"
     text = "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in written)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
@@ -142,7 +161,7 @@ class _Walk:
         self.variable = variable
         self.formats = formats
         self.secret = secret
-        self.name: str | int = 0
+        self.name: str | int | None = None
 
     def entry(self, number: int, entry: object, described: Options) -> dict[str, t.Any]:
         self.name = number
@@ -154,6 +173,9 @@ class _Walk:
             self.name = str(entry["name"])
         return self._mapping("", entry, described)
 
+    def value(self, value: object, option: Mapping[str, t.Any]) -> t.Any:
+        return self._value("", value, option)
+
     def options(self, given: Mapping[str, t.Any], described: Options) -> dict[str, t.Any]:
         self.name = "options"
         return self._mapping("", given, described)
@@ -161,7 +183,8 @@ class _Walk:
     def _mapping(self, prefix: str, given: Mapping[t.Any, t.Any], described: Options) -> dict[str, t.Any]:
         for key in given:
             if key not in described:
-                raise self._problem(f"{prefix}{key}", given[key], f"is given to a key that does not exist. {did_you_mean(str(key), described)}")
+                why = f"is given to a key that does not exist. {did_you_mean(str(key), described)}"
+                raise self._problem(f"{prefix}{key}", HIDDEN if self._may_be_secret(prefix, str(key), described) else given[key], why)
         return {str(key): self._value(prefix + key, given.get(key), option) for key, option in described.items()}
 
     def _value(self, key: str, value: object, option: Mapping[str, t.Any]) -> t.Any:
@@ -187,9 +210,9 @@ class _Walk:
                 raise self._problem(key, value, f"is {_kind(value)}. Write keys and values below it.")
             described = option.get("suboptions")
             if described:
-                return self._formatted(key, self._mapping(f"{key}.", value, described))
+                return self._formatted(key, self._mapping(f"{key}." if key else "", value, described))
             return self._formatted(key, {_plain(k): _plain(v) for k, v in value.items()})
-        value = self._scalar(key, value, kind)
+        value = self._scalar(key, _plain(value), kind)
         choices = option.get("choices")
         if choices and value not in choices:
             raise self._problem(key, value, f"is not one of its choices. {did_you_mean(str(value), map(str, choices))}")
@@ -222,8 +245,15 @@ class _Walk:
             raise self._problem(key, value, str(error)) from error
 
     def _problem(self, key: str, value: object, why: str) -> PorticoError:
-        hidden = any(_unnumbered(key) == each or _unnumbered(key).startswith(f"{each}.") for each in self.secret)
-        return problem(self.variable, self.name, key, HIDDEN if hidden else value, why)
+        return problem(self.variable, self.name, key, HIDDEN if self._is_secret(key) else value, why)
+
+    def _is_secret(self, key: str) -> bool:
+        return any(_unnumbered(key) == each or _unnumbered(key).startswith(f"{each}.") for each in self.secret)
+
+    def _may_be_secret(self, prefix: str, key: str, described: Options) -> bool:
+        """Return whether an unknown key may be a secret's, misspelt or with something around it (C(kye), C(private_key))."""
+        known = [each for each in described if self._is_secret(f"{prefix}{each}")]
+        return any(each in key.lower() for each in known) or nearest(key, described) in known
 
 
 def _refuse_twins(variable: str, entries: list[dict[str, t.Any]]) -> None:
@@ -244,12 +274,15 @@ def _unnumbered(key: str) -> str:
 
 
 def _plain(value: t.Any) -> t.Any:
-    """Return a free-form value without Ansible's own string types, which jinja2 and json treat in their own way."""
+    """Return a free-form value without Ansible's own string types, which jinja2 and json treat in their own way.
+
+    Before ansible-core 2.19 a value that is vaulted by itself is no string at all, and one only when it is asked for.
+    """
     if isinstance(value, dict):
         return {_plain(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
-    return str(value) if isinstance(value, str) else value
+    return str(value) if isinstance(value, str) or getattr(value, "__ENCRYPTED__", False) else value
 
 
 def _quote(word: str | int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ansible.module_utils.common.yaml import yaml_load
 
-from ansible_collections.portico.web.plugins.plugin_utils import apps, certificates, sites
+from ansible_collections.portico.web.plugins.plugin_utils import apps, certificates, overrides, own_certificates, sites
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, distance
 
 _LETTERS = 2
@@ -46,15 +46,16 @@ def refuse_near_misses(names: Iterable[str]) -> None:
             )
 
 
-def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str]) -> list[str]:
+def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_text: Callable[[str], str]) -> list[str]:
     """Check the lists that are there, each alone and against the others.
 
     :param variables: the play's variables; looking one up templates it.
     :param resolve: makes a path on the controller absolute that was written beside the playbook.
+    :param read_text: returns the text of a file on the controller, decrypted.
     :returns: the names of those that were there.
     :raises PorticoError: at the first mistake.
     """
-    checked = [name for name in ("gunicorn_apps", "nginx_apps", "nginx_sites", "certbot_certificates") if name in variables]
+    checked = [name for name in ("gunicorn_apps", "nginx_apps", "nginx_sites", "certbot_overrides", "certbot_certificates") if name in variables]
     # In this order, because the later lists are often derived from the earlier ones: a mistake is told
     # where it was made, and not where it came out.
     for name in ("gunicorn_apps", "nginx_apps"):
@@ -66,7 +67,21 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str]) -> list
             known_apps = []
         sites.check_templates(sites.normalise_sites(variables["nginx_sites"], known_apps), resolve)
     sites.check_settings({name.removeprefix("nginx_"): variables[name] for name in variables_of_ours() if name.startswith("nginx_") and name in variables})
+    settings = certificates.check_settings({name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables})
+    different = _check_overrides(variables) if "certbot_overrides" in variables else set()
     if "certbot_certificates" in variables:
-        certificates.normalise_certificates(variables["certbot_certificates"])
-    certificates.check_settings({name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables})
+        wanted = certificates.normalise_certificates(variables["certbot_certificates"])
+        certificates.host_entries(wanted, settings)
+        for certificate in wanted:
+            if certificate["issuer"] == "own":
+                own_certificates.load(certificate, read_text, "certbot_overrides" if certificate["name"] in different else "certbot_certificates")
     return checked
+
+
+def _check_overrides(variables: Mapping[str, t.Any]) -> set[str]:
+    """Check what differs for single certificates, and return the names of those."""
+    given = overrides.normalise_overrides(variables["certbot_overrides"])
+    # Without any, what the sites want is all there is to say.
+    if given:
+        overrides.with_overrides(sites.wanted_certificates(variables["nginx_sites"] if "nginx_sites" in variables else []), given)
+    return {each["name"] for each in given}

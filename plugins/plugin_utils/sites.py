@@ -25,7 +25,7 @@ def normalise_sites(sites: object, apps: Sequence[Mapping[str, t.Any]] | None, v
     """Return the sites complete and checked.
 
     :param apps: the complete apps that a site may name; None where they are not known and not asked about.
-    :returns: for each site: name, server_names, canonical, aliases, tls, certificate, and locations, a list
+    :returns: for each site: name, server_names, canonical, aliases, tls, certificate, issuer, and locations, a list
         whose elements have path, does (C(app), C(proxy), C(root), C(redirect) or C(static)), target, rest,
         extra_config and adds_header; extra_config and template, each text or None.
     :raises PorticoError: at the first mistake.
@@ -35,6 +35,7 @@ def normalise_sites(sites: object, apps: Sequence[Mapping[str, t.Any]] | None, v
     known = None if apps is None else {app["name"]: app for app in apps}
     normalised = [_site(variable, site, known) for site in complete]
     _refuse_shared_names(variable, normalised)
+    _refuse_two_issuers(variable, normalised)
     return normalised
 
 
@@ -83,16 +84,25 @@ def _scope(value: object) -> None:
 def wanted_certificates(sites: object) -> list[dict[str, t.Any]]:
     """Return the certificates that the sites want: one for each that is named, for all the names it serves.
 
-    :returns: dictionaries with name and domains, as C(certbot_certificates) has them.
+    :returns: dictionaries with name, domains and issuer, as C(certbot_certificates) has them.
     """
-    wanted: dict[str, list[str]] = {}
-    for site in normalise_sites(sites, apps=None):
-        if site["tls"]:
-            for pattern in (name for name in site["server_names"] if name.startswith("*.")):
-                raise problem("nginx_sites", site["name"], "server_names", pattern, "needs a certificate that is only given through DNS, which Portico does not ask yet. Write each name in full, or set tls to false.")
-            domains = wanted.setdefault(site["certificate"], [])
-            domains.extend(name for name in site["server_names"] if name not in domains)
-    return [{"name": name, "domains": domains} for name, domains in wanted.items()]
+    wanted: dict[str, Entry] = {}
+    for site in _with_certificate(normalise_sites(sites, apps=None)):
+        certificate = wanted.setdefault(site["certificate"], {"name": site["certificate"], "domains": [], "issuer": site["issuer"]})
+        certificate["domains"] += site["server_names"]
+    return list(wanted.values())
+
+
+def certificates(sites: Iterable[Entry]) -> dict[str, list[str]]:
+    """Return the certificates that normalised sites are served with, each with the names that it serves, in order."""
+    served: dict[str, list[str]] = {}
+    for site in _with_certificate(sites):
+        served.setdefault(site["certificate"], []).extend(site["server_names"])
+    return {name: sorted(names) for name, names in sorted(served.items())}
+
+
+def _with_certificate(sites: Iterable[Entry]) -> t.Iterator[Entry]:
+    return (site for site in sites if site["tls"])
 
 
 def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | None) -> Entry:
@@ -134,6 +144,7 @@ def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | 
         "aliases": names[1:],
         "tls": site["tls"],
         "certificate": site["certificate"] or site["name"],
+        "issuer": site["issuer"],
         "locations": locations,
         "extra_config": site["extra_config"],
         "template": site["template"],
@@ -185,7 +196,17 @@ def _refuse_shared_names(variable: str, sites: Iterable[Entry]) -> None:
             owner[name] = site["name"]
 
 
-def _server_name(value: str) -> str:
+def _refuse_two_issuers(variable: str, sites: Iterable[Entry]) -> None:
+    first: dict[str, Entry] = {}
+    for site in _with_certificate(sites):
+        other = first.setdefault(site["certificate"], site)
+        if other["issuer"] != site["issuer"]:
+            why = f'is not what the site "{other["name"]}" says of the certificate "{site["certificate"]}" that they share ("{other["issuer"]}"). '
+            raise problem(variable, site["name"], "issuer", site["issuer"], f"{why}Say the same in both, or give one of them a certificate of its own.")
+
+
+def server_name(value: str) -> str:
+    """Return a host name in small letters, or a pattern that begins with C(*.)."""
     return ("*." if value.startswith("*.") else "") + formats.host_name(value.removeprefix("*."))
 
 
@@ -224,7 +245,7 @@ _SETTINGS: Mapping[str, Callable[[object], None]] = {"http_port": _port, "https_
 
 _FORMATS: Mapping[str, entries.Format] = {
     "name": formats.file_name,
-    "server_names": _server_name,
+    "server_names": server_name,
     "certificate": formats.file_name,
     "proxy": _backend,
     "root": formats.absolute_path,

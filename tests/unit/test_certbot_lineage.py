@@ -1,500 +1,413 @@
-"""Lineages: what is read from their files, what is decided, and what is done on a host."""
+"""What the host's half does with certificates: links, reloads, orders, removal, repairs; certbot, systemd and nginx stand aside."""
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import stat
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.portico.web.plugins.module_utils import layout, lineage
+from ansible_collections.portico.web.plugins.module_utils import certbot, commands, layout, lineage, own_certificates, preflight, register, serving, store, units
 from ansible_collections.portico.web.plugins.modules import certbot_lineage
 
 SERVER = "https://acme.example/dir"
-NAMES = frozenset({"shop.example.com", "www.shop.example.com"})
-RENEWAL = """\
-# renew_before_expiry = 30 days
-version = 2.1.0
-archive_dir = /etc/letsencrypt/archive/shop
-server = https://not-this.example/dir
-
-# Options used in the renewal process
-[renewalparams]
-account = 4f3718264cc6fea2a04eb091e943dd38
-key_type = ecdsa
-server = https://acme.example/dir
-authenticator = webroot
-webroot_path = /var/lib/portico/acme,
-[[webroot_map]]
-server = /var/lib/portico/acme
-shop.example.com = /var/lib/portico/acme
-"""
+NAMES = ["shop.example.com", "www.shop.example.com"]
+QUIET = {"systemctl show": commands.Done(0, "\n\n".join(f"Id={timer}\nLoadState=loaded\nUnitFileState=enabled\nActiveState=active" for timer in units.TIMERS), "")}
 
 
-def make_certificate(folder, names=NAMES, key="privkey.pem", days="30"):
-    """Make a lineage's two files; with another key file, a key that is not the certificate's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", days]
-    if names:
-        command += ["-addext", "subjectAltName=" + ",".join(name if ":" in name else f"DNS:{name}" for name in sorted(names))]
-    command += ["-subj", "/CN=test", "-keyout", folder / key, "-out", folder / "fullchain.pem"]
-    subprocess.run(command, check=True, capture_output=True)
+def order(name="shop", domains=None, **keys):
+    return {"name": name, "domains": domains or NAMES, "server": SERVER, "challenge": {"kind": "http"}, "profile": None, "reuse_key": False, "preferred_chain": None, **keys}
 
 
-def run(argv):
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+def entry(name="shop", domains=None, trusted=True, orders=None, issuer="acme"):
+    domains = domains or NAMES
+    return {"name": name, "domains": domains, "issuer": issuer, "trusted": trusted, "orders": [order(name, domains)] if orders is None else orders}
+
+
+class World:
+    """A host below a temporary folder. What is run is written down, and answered as the test says."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.ran: list[str] = []
+        self.answers = dict(QUIET)
+        self.reloads: list[str | None] = []
+        self.issue = {"domains": NAMES, "kind": ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")}
+        self.refusal: str | None = None
+        self.served: list[str] = []
+        self.asked_first: dict[str, str] = {}
+        run = commands.run
+
+        def stand_in(argv, environment=None, seconds=120, text=None):
+            if argv[0] == "openssl":
+                return run(argv)
+            self.ran.append(" ".join(argv))
+            return next((answer for start, answer in self.answers.items() if self.ran[-1].startswith(start)), commands.Done(0, "", ""))
+
+        for module in (commands, certbot_lineage.commands, certbot.commands):
+            monkeypatch.setattr(module, "run", stand_in)
+        monkeypatch.setattr(serving, "reload", lambda holder: self.reloads.pop(0) if self.reloads else None)
+        monkeypatch.setattr(preflight, "check", lambda domains, **_options: self.asked_first)
+        monkeypatch.setattr(preflight, "directory", lambda _url, _trusted: {})
+        monkeypatch.setattr(units, "files", lambda: {str(root / "etc/systemd/system/renew.timer"): ("[Timer]\n", 0o644)})
+        monkeypatch.setattr(certbot, "version", lambda program: (4, 0, 0))
+        monkeypatch.setattr(certbot.Certbot, "obtain", lambda _certbot, order, known: self.obtain(order))
+        monkeypatch.setattr(store, "manifest", lambda _number: {"scopes": {"main": {"certificates": {name: [] for name in self.served}}}})
+        self.orders: list[str] = []
+
+    def obtain(self, order):
+        self.orders.append(order["name"])
+        if self.refusal is None:
+            self.make_lineage(order["name"], **{**self.issue, "domains": order["domains"] if self.issue["domains"] is NAMES else self.issue["domains"]})
+        return self.refusal
+
+    def make_lineage(self, name="shop", domains=NAMES, kind=("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"), server=SERVER):
+        archive, live = self.root / "letsencrypt/archive" / name, self.root / "letsencrypt/live" / name
+        archive.mkdir(parents=True, exist_ok=True)
+        live.mkdir(parents=True, exist_ok=True)
+        command = ["openssl", "req", "-x509", "-newkey", *kind, "-nodes", "-days", "90", "-subj", "/CN=test", "-addext", "subjectAltName=" + ",".join(f"DNS:{each}" for each in domains)]
+        subprocess.run([*command, "-keyout", archive / "privkey1.pem", "-out", archive / "fullchain1.pem"], check=True, capture_output=True)
+        for part in ("cert", "chain", "fullchain", "privkey"):
+            if part in ("cert", "chain"):
+                (archive / f"{part}1.pem").write_bytes((archive / "fullchain1.pem").read_bytes())
+            (live / f"{part}.pem").unlink(missing_ok=True)
+            (live / f"{part}.pem").symlink_to(f"../../archive/{name}/{part}1.pem")
+        (self.root / "letsencrypt/renewal").mkdir(exist_ok=True)
+        made = certbot._configuration({**order(name, list(domains)), "server": server}, None, (4, 0))
+        (self.root / f"letsencrypt/renewal/{name}.conf").write_text(made)
+
+    def run(self, *entries, **params):
+        """Do what the module does, and return its plan and its outcome."""
+        given = {
+            "certificates": list(entries),
+            "contents": {},
+            "obtain": [each["name"] for each in entries],
+            "scope": "main",
+            "removed": "deleted",
+            "settings": {},
+            "packages": [],
+            "requirements": [],
+            "email": None,
+            "eab": None,
+            "account": None,
+            "ca_bundle": None,
+            "credentials": None,
+            "preflight": True,
+            "tool": base64.b64encode(b"#!tool").decode(),
+            **params,
+        }
+        host = certbot_lineage.Host(given)
+        plan = host.plan()
+        self.ran.clear()
+        self.orders.clear()
+        return plan, host.apply(plan)
+
+    def link(self, name="shop"):
+        return os.readlink(layout.certificate_link(name))
 
 
 @pytest.fixture
-def etc(tmp_path, monkeypatch):
-    """A host's folders, below a temporary one."""
-    monkeypatch.setattr(lineage, "LIVE", str(tmp_path / "live"))
-    monkeypatch.setattr(lineage, "RENEWAL", str(tmp_path / "renewal"))
-    for name in ("STATE", "ACME_WEBROOT", "CERTIFICATES", "LINEAGES"):
+def world(tmp_path, monkeypatch):
+    for name in ("LETSENCRYPT", "LIVE", "RENEWAL", "ACCOUNTS"):
+        monkeypatch.setattr(lineage, name, getattr(lineage, name).replace("/etc", str(tmp_path)))
+    for name in ("STATE", "ACME_WEBROOT", "CERTIFICATES", "LINEAGES", "CERTBOT", "OWN", "PLACEHOLDER"):
         monkeypatch.setattr(layout, name, getattr(layout, name).replace("/var/lib", str(tmp_path)))
+    for name in ("ACME_CA_BUNDLE", "DNS_CREDENTIALS", "TOOL", "CERTBOT_ENVIRONMENT"):
+        monkeypatch.setattr(layout, name, str(tmp_path) + getattr(layout, name))
     monkeypatch.setattr(certbot_lineage, "UNSERVED", f"{layout.STATE}/unserved")
-    monkeypatch.setattr(certbot_lineage, "HOOK", str(tmp_path / "hook"))
-    monkeypatch.setattr(certbot_lineage, "DROP_IN", str(tmp_path / "drop-in" / "portico.conf"))
-    monkeypatch.setattr(certbot_lineage, "LOG", str(tmp_path / "log"))
-    monkeypatch.setattr(layout, "ACME_CA_BUNDLE", str(tmp_path / "ca.pem"))
-    (tmp_path / "renewal").mkdir()
-    return tmp_path
+    monkeypatch.setattr(certbot_lineage, "OLD_DROP_IN", str(tmp_path / "old-drop-in"))
+    Path(layout.PLACEHOLDER).mkdir(parents=True)
+    for name in (layout.CERTIFICATE_FILE, layout.KEY_FILE, layout.TRANSPORT_FILE):
+        Path(layout.PLACEHOLDER, name).touch()
+    Path(layout.CERTIFICATES).mkdir()
+    return World(tmp_path, monkeypatch)
 
 
-def make_lineage(etc, names=NAMES, server=SERVER):
-    make_certificate(etc / "live" / "shop", names)
-    (etc / "renewal" / "shop.conf").write_text(RENEWAL.replace(SERVER, server))
+def transport(name="shop"):
+    return Path(layout.certificate_link(name), layout.TRANSPORT_FILE).read_text()
 
 
-# ---- reading
+# ---- obtaining and serving
 
 
-def test_a_certificate_is_read_from_what_openssl_says(etc):
-    make_lineage(etc)
-    found = lineage.read("shop", run, "openssl")
-    assert found.certificate is not None
-    assert found.certificate.domains == NAMES
-    assert 29 * 86400 < found.certificate.not_after - time.time() <= 30 * 86400
-    assert (found.server, found.key_matches, found.known) == (SERVER, True, True)
-
-
-def test_nothing_is_read_from_nothing(etc):
-    assert lineage.read("shop", run, "openssl") == lineage.Lineage()
-
-
-def test_a_host_without_openssl_has_lineages_that_cannot_be_read(etc):
-    make_lineage(etc)
-    assert lineage.read("shop", run, None) == lineage.Lineage(server=SERVER, known=True)
-
-
-def test_a_key_of_another_certificate_is_noticed(etc):
-    make_lineage(etc)
-    make_certificate(etc / "live" / "shop", key="another.pem")
-    assert lineage.read("shop", run, "openssl").key_matches is False
-
-
-def test_a_missing_key_is_noticed(etc):
-    make_lineage(etc)
-    (etc / "live" / "shop" / "privkey.pem").unlink()
-    assert lineage.read("shop", run, "openssl").key_matches is False
-
-
-def test_what_is_no_certificate_is_none(etc):
-    make_lineage(etc)
-    (etc / "live" / "shop" / "fullchain.pem").write_text("")
-    found = lineage.read("shop", run, "openssl")
-    assert (found.certificate, found.key_matches) == (None, False)
-
-
-@pytest.mark.parametrize(
-    ("names", "domains"),
-    [
-        ((), frozenset()),
-        (("a.example", "IP:192.0.2.1"), {"a.example", "ip address:192.0.2.1"}),
-        (("A.example", "*.b.example"), {"a.example", "*.b.example"}),
-    ],
-)
-def test_names_of_every_kind(etc, names, domains):
-    make_lineage(etc, names)
-    found = lineage.read("shop", run, "openssl")
-    assert found.certificate is not None
-    assert found.certificate.domains == domains
-
-
-def test_the_server_is_the_one_of_the_renewal_parameters():
-    found = lineage.renewal_parameters(RENEWAL)
-    assert found["server"] == SERVER
-    assert found["authenticator"] == "webroot"
-    assert "shop.example.com" not in found
-
-
-@pytest.mark.parametrize("text", ["", "[renewalparams\nserver", "\x00\x01", "server = https://acme.example/dir\n"])
-def test_a_damaged_renewal_configuration_has_no_server(text):
-    assert lineage.renewal_parameters(text).get("server") is None
-
-
-# ---- deciding
-
-NOW = 1_800_000_000
-
-
-def a_lineage(domains=NAMES, server=SERVER, key_matches=True, not_after=NOW + 1):
-    return lineage.Lineage(lineage.Certificate(frozenset(domains), not_after, "key"), server, key_matches, known=True)
-
-
-@pytest.mark.parametrize(
-    ("found", "reasons"),
-    [
-        (a_lineage(), []),
-        (lineage.Lineage(), ["there is none"]),
-        (lineage.Lineage(known=True), ["it cannot be read"]),
-        (a_lineage({"shop.example.com"}), ["it is not for www.shop.example.com"]),
-        (a_lineage({*NAMES, "b.example", "a.example"}), ["it is also for a.example, b.example"]),
-        (a_lineage({"a.example"}), ["it is not for shop.example.com, www.shop.example.com", "it is also for a.example"]),
-        (a_lineage(server="https://other.example/dir"), ["it is from https://other.example/dir"]),
-        (a_lineage(server=None), ["certbot does not know where it is from"]),
-        (a_lineage(key_matches=False), ["its private key is another's"]),
-        (a_lineage(not_after=NOW), ["it has expired"]),
-    ],
-)
-def test_why_a_lineage_is_due(found, reasons):
-    assert lineage.plan(found, NAMES, SERVER, NOW) == reasons
-
-
-def test_certbot_is_told_everything_by_name():
-    command = lineage.command("certbot", "shop", ["a.example", "b.example"], SERVER, "ops@example.com", known=False)
-    assert " ".join(command) == (
-        "certbot certonly --non-interactive --agree-tos --cert-name shop --server https://acme.example/dir --email ops@example.com "
-        "--webroot --webroot-path /var/lib/portico/acme --key-type ecdsa --domain a.example --domain b.example"
-    )
-
-
-def test_a_lineage_that_is_there_is_renewed_whatever_its_age_and_an_account_needs_no_address():
-    command = lineage.command("certbot", "shop", ["a.example"], SERVER, None, known=True)
-    assert "--force-renewal" in command
-    assert "--register-unsafely-without-email" in command
-
-
-# ---- the CA's words: what certbot 2.1 (Debian 12) and 4.0 (Debian 13) printed and logged
-
-HELP = "Ask for help or search for solutions at https://community.letsencrypt.org. See the logfile /var/log/letsencrypt/letsencrypt.log or re-run Certbot with -v for more details.\n"
-CHALLENGE = f"""\
-Saving debug log to /var/log/letsencrypt/letsencrypt.log
-Requesting a certificate for nodns.example.test and other.example.test
-
-Certbot failed to authenticate some domains (authenticator: webroot). The Certificate Authority reported these problems:
-  Domain: nodns.example.test
-  Type:   connection
-  Detail: Get "http://nodns.example.test:80/x": could not resolve URL "http://nodns.example.test:80/x"
-
-  Domain: other.example.test
-  Type:   unauthorized
-  Detail: 192.0.2.1: Invalid response from http://other.example.test/x: 404
-
-Hint: The Certificate Authority failed to download the temporary challenge files created by Certbot.
-
-Some challenges have failed.
-{HELP}"""
-BROKEN_21 = f"Saving debug log to /var/log/letsencrypt/letsencrypt.log\nAn unexpected error occurred:\nAttributeError: can't set attribute\n{HELP}"
-REJECTED_LOG = """\
-    raise messages.Error.from_json(jobj)
-acme.messages.Error: urn:ietf:params:acme:error:rejectedIdentifier :: The server will not issue certificates for the identifier :: Order is forbidden by policy: "blocked.example.test"
-Problem for blocked.example.test: urn:ietf:params:acme:error:rejectedIdentifier :: The server will not issue certificates for the identifier :: blocked.example.test is a forbidden domain
-
-During handling of the above exception, another exception occurred:
-2026-11-23 17:43:52,073:ERROR:certbot._internal.log:AttributeError: can't set attribute
-"""
-LIMITED_LOG = """\
-acme.messages.Error: urn:ietf:params:acme:error:rateLimited :: There were too many requests of a given type :: too many certificates already issued, retry after 2026-11-24
-"""
-
-
-def unexpected(words):
-    return f"Saving debug log to /var/log/letsencrypt/letsencrypt.log\nAn unexpected error occurred:\n{words}\n{HELP}"
-
-
-@pytest.mark.parametrize(
-    ("output", "log", "words"),
-    [
-        (
-            CHALLENGE,
-            "",
-            'nodns.example.test: Get "http://nodns.example.test:80/x": could not resolve URL "http://nodns.example.test:80/x" (connection); '
-            "other.example.test: 192.0.2.1: Invalid response from http://other.example.test/x: 404 (unauthorized)",
-        ),
-        (
-            BROKEN_21,
-            REJECTED_LOG,
-            'Order is forbidden by policy: "blocked.example.test" (rejectedIdentifier); blocked.example.test is a forbidden domain (rejectedIdentifier)',
-        ),
-        (BROKEN_21, LIMITED_LOG, "too many certificates already issued, retry after 2026-11-24 (rateLimited)"),
-        (
-            unexpected(
-                "requests.exceptions.SSLError: HTTPSConnectionPool(host='acme', port=14000): Max retries exceeded with url: /dir (Caused by "
-                "SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer certificate (_ssl.c:992)')))"
-            ),
-            "",
-            f"{SERVER} is not trusted: unable to get local issuer certificate. "
-            "Set certbot_ca_bundle to a PEM file with the CA that signed its certificate.",
-        ),
-        (unexpected("ValueError: Requesting localhost/dir: Connection refused"), "", f"{SERVER} does not answer: Connection refused"),
-        (
-            unexpected(
-                "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='nowhere', port=14000): Max retries exceeded with url: /dir (Caused by "
-                "NewConnectionError('<urllib3.connection.HTTPSConnection object at 0x7f>: Failed to establish a new connection: [Errno -2] Name or service not known'))"
-            ),
-            "",
-            f"{SERVER} does not answer: Name or service not known",
-        ),
-        (
-            unexpected(
-                "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='nowhere', port=443): Max retries exceeded with url: /dir (Caused by "
-                "NameResolutionError(\"<urllib3.connection.HTTPSConnection object at 0x7f>: Failed to resolve 'nowhere' ([Errno -2] Name or service not known)\"))"
-            ),
-            "",
-            f"{SERVER} does not answer: Name or service not known",
-        ),
-        (
-            unexpected("requests.exceptions.ReadTimeout: HTTPSConnectionPool(host='acme', port=443): Read timed out. (read timeout=45)"),
-            "",
-            f"{SERVER} does not answer: Read timed out",
-        ),
-        (
-            unexpected("requests.exceptions.ConnectionError: ('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))"),
-            "",
-            f"{SERVER} does not answer: Remote end closed connection without response",
-        ),
-        (
-            unexpected(
-                "requests.exceptions.SSLError: HTTPSConnectionPool(host='localhost', port=443): Max retries exceeded with url: /dir (Caused by "
-                "SSLError(SSLZeroReturnError(6, 'TLS/SSL connection has been closed (EOF) (_ssl.c:992)')))"
-            ),
-            "",
-            f"{SERVER} does not answer: TLS/SSL connection has been closed",
-        ),
-        (
-            unexpected("ValueError: Requesting acme/dir: Connection refused"),
-            # The log has a traceback, and that quotes the source.
-            '        self, f"Failed to establish a new connection: {e}"\n    ) from e\n',
-            f"{SERVER} does not answer: Connection refused",
-        ),
-        (unexpected("OSError: [Errno 28] No space left on device"), "", "OSError: [Errno 28] No space left on device"),
-        (f"Saving debug log to x\nlive directory exists for shop\n{HELP}", "", "live directory exists for shop"),
-        ("", "", "certbot did not say why"),
-    ],
-)
-def test_why_there_is_no_certificate_is_told_in_one_line(output, log, words):
-    told = lineage.words_of_failure(output, log, SERVER)
-    assert told == words
-    assert "\n" not in told
-
-
-@pytest.mark.parametrize(
-    ("output", "locked"),
-    [("Another instance of Certbot is already running.", True), ("Another Certbot instance is running", True), (CHALLENGE, False)],
-)
-def test_another_certbot_at_work_is_recognised(output, locked):
-    assert lineage.is_locked(output) is locked
-
-
-# ---- acting, with commands that only say that they were run
-
-
-class Commands:
-    """Stands for AnsibleModule: real openssl, everything else as the test says."""
-
-    def __init__(self, **params):
-        self.params = {
-            "certificates": [{"name": "shop", "domains": sorted(NAMES)}],
-            "server": SERVER,
-            "trusted": True,
-            "email": None,
-            "ca_bundle": None,
-            **params,
-        }
-        self.ran = []
-        self.answers = {"systemctl show": (0, "UnitFileState=enabled\nActiveState=active\n", "")}
-
-    def get_bin_path(self, name, **_options):
-        return name
-
-    def run_command(self, argv, check_rc=False, environ_update=None):
-        if argv[0] == "openssl":
-            return run(argv)
-        self.ran.append(" ".join(argv))
-        answer = next((answer for start, answer in self.answers.items() if self.ran[-1].startswith(start)), (0, "", ""))
-        return answer() if callable(answer) else answer
-
-    def carry_out(self, obtain=True):
-        """Do what the module does."""
-        host = certbot_lineage.Host(self)
-        host.read()
-        plan = host.plan()
-        self.ran.clear()
-        return plan, host.apply(plan, obtain)
-
-
-def test_a_lineage_that_was_there_is_linked_without_an_order(etc):
-    make_lineage(etc)
-    commands = Commands()
-    _plan, outcome = commands.carry_out()
-    assert outcome.linked == ["shop"]
-    assert os.readlink(layout.certificate_link("shop")) == "../lineages/shop"
+def test_a_certificate_is_obtained_and_served(world):
+    plan, outcome = world.run(entry())
+    assert plan.reasons == {"shop": ["there is none"]}
+    assert (outcome.obtained, outcome.linked, outcome.failures) == (["shop"], ["shop"], [])
+    assert world.link() == "../lineages/shop"
     served = Path(layout.certificate_link("shop"))
-    assert (served / "fullchain.pem").read_text() == (etc / "live/shop/fullchain.pem").read_text()
-    assert (served / "transport.conf").read_text() == layout.TRANSPORT_TRUSTED
-    assert commands.ran == ["systemctl is-active nginx.service", "nginx -t -q", "systemctl reload nginx.service"]
+    assert (served / "fullchain.pem").read_text() == Path(lineage.LIVE, "shop/fullchain.pem").read_text()
+    assert transport() == layout.TRANSPORT_TRUSTED
 
 
-def test_a_second_run_does_nothing(etc):
-    make_lineage(etc)
-    commands = Commands()
-    commands.carry_out()
-    plan, outcome = commands.carry_out()
-    assert not plan.changes(obtain=True)
-    assert not outcome.changed
-    assert commands.ran == []
+def test_a_second_run_does_nothing(world):
+    world.run(entry())
+    plan, outcome = world.run(entry())
+    assert not plan.changes(["shop"]) and not outcome.changed
+    assert world.ran == [] and world.orders == []
 
 
-def test_nothing_permanent_is_promised_with_certificates_for_tests(etc):
-    make_lineage(etc)
-    Commands().carry_out()
-    _plan, outcome = Commands(trusted=False).carry_out()
+def test_what_is_due_is_only_reported_when_so_asked(world):
+    plan, outcome = world.run(entry(), obtain=[])
+    assert [each["name"] for each in plan.due] == ["shop"]
+    assert (world.orders, outcome.obtained) == ([], [])
+
+
+def test_a_lineage_that_was_there_is_linked_without_an_order(world):
+    world.make_lineage()
+    _plan, outcome = world.run(entry())
+    assert (outcome.linked, world.orders) == (["shop"], [])
+    assert register.certificates()["shop"]["adopted"] is True
+
+
+def test_nothing_permanent_is_promised_with_certificates_for_tests(world):
+    world.run(entry())
+    _plan, outcome = world.run(entry(trusted=False))
     assert outcome.linked == ["shop"]
-    assert Path(layout.certificate_link("shop"), "transport.conf").read_text() == layout.TRANSPORT_UNTRUSTED
+    assert transport() == layout.TRANSPORT_UNTRUSTED
 
 
-def test_what_nginx_refuses_is_put_back_and_tried_again_by_the_next_run(etc):
-    make_lineage(etc)
-    os.makedirs(layout.CERTIFICATES)
+def test_a_certificate_that_cannot_be_had_changes_nothing(world):
+    world.run(entry(), obtain=[])
+    world.refusal = "the CA is out"
+    _plan, outcome = world.run(entry())
+    assert (outcome.failures, outcome.changed, world.orders) == (["shop: the CA is out"], False, ["shop"])
+    assert not os.path.lexists(layout.certificate_link("shop"))
+
+
+def test_what_the_ca_will_not_see_costs_no_order(world):
+    world.asked_first = {"www.shop.example.com": "www.shop.example.com does not resolve."}
+    _plan, outcome = world.run(entry())
+    assert (outcome.failures, world.orders) == (["shop: www.shop.example.com does not resolve."], [])
+    world.run(entry(), preflight=False)
+    assert world.orders == ["shop"]
+
+
+def test_certbot_is_not_believed_but_looked_after(world):
+    world.issue["domains"] = ["shop.example.com"]
+    _plan, outcome = world.run(entry())
+    assert outcome.failures == ["shop: certbot has ended well, but it is not for www.shop.example.com"]
+
+
+def test_a_disk_that_is_full_is_a_failure_like_others(world, monkeypatch):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(certbot.Certbot, "obtain", full)
+    _plan, outcome = world.run(entry())
+    assert outcome.failures == ["shop: [Errno 28] No space left on device"]
+
+
+# ---- a pair
+
+
+def a_pair():
+    return entry(orders=[order(key_type="ecdsa", key_size=None), order("shop-rsa", key_type="rsa", key_size=2048)])
+
+
+def test_a_pair_is_served_with_both(world, monkeypatch):
+    def obtain(_certbot, wanted, _known):
+        world.make_lineage(wanted["name"], kind=("rsa:2048",) if wanted["key_type"] == "rsa" else ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"))
+
+    monkeypatch.setattr(certbot.Certbot, "obtain", obtain)
+    _plan, outcome = world.run(a_pair())
+    assert outcome.obtained == ["shop"]
+    folder = f"{layout.LINEAGES}/shop/rsa"
+    assert transport() == layout.TRANSPORT_TRUSTED + f"ssl_certificate {folder}/fullchain.pem;\nssl_certificate_key {folder}/privkey.pem;\n"
+    assert lineage.read_certificate(f"{folder}/fullchain.pem").key_type == "rsa"
+    plan, _outcome = world.run(a_pair())
+    assert not plan.changes(["shop"])
+
+
+def test_half_a_pair_is_served_while_the_other_half_cannot_be_had(world):
+    world.make_lineage()
+    world.refusal = "no"
+    plan, outcome = world.run(a_pair())
+    assert plan.reasons == {"shop": ["shop-rsa: there is none"]}
+    assert (outcome.linked, outcome.failures, world.orders) == (["shop"], ["shop: no"], ["shop-rsa"])
+    assert transport() == layout.TRANSPORT_TRUSTED
+
+
+# ---- nginx
+
+
+def test_what_nginx_refuses_is_put_back_and_tried_again_by_the_next_run(world):
+    world.make_lineage()
     os.symlink("../placeholder", layout.certificate_link("shop"))
-    commands = Commands()
-    commands.answers["nginx -t"] = (1, "", "[emerg] no\n")
-    _plan, outcome = commands.carry_out()
+    world.reloads = ["[emerg] no"]
+    _plan, outcome = world.run(entry())
     assert outcome.failures == ["shop: the certificate is there, but nginx does not reload: [emerg] no"]
-    assert os.readlink(layout.certificate_link("shop")) == "../placeholder"
-
-    _plan, outcome = Commands().carry_out()
+    assert world.link() == "../placeholder"
+    _plan, outcome = world.run(entry())
     assert (outcome.linked, outcome.failures) == (["shop"], [])
     assert not os.path.exists(certbot_lineage.UNSERVED)
 
 
-def test_a_reload_that_failed_is_made_up_for(etc):
-    make_lineage(etc)
-    commands = Commands()
-    commands.carry_out()
-    make_lineage(etc, {"shop.example.com"})
-    commands.answers["nginx -t"] = (1, "", "[emerg] no\n")
-    commands.answers["timeout"] = lambda: (make_lineage(etc), (0, "", ""))[1]
-    _plan, outcome = commands.carry_out()
-    assert len(outcome.failures) == 1
-
-    commands = Commands()
-    plan, outcome = commands.carry_out()
-    assert plan.unserved
-    assert "systemctl reload nginx.service" in commands.ran
-    assert not Commands().carry_out()[0].changes(obtain=True)
+def test_a_certificate_whose_files_are_gone_gives_way_to_the_placeholder(world):
+    world.run(entry())
+    for folder in ("live/shop", "archive/shop"):
+        subprocess.run(["rm", "-r", world.root / "letsencrypt" / folder], check=True)
+    world.refusal = "the CA is out"
+    _plan, outcome = world.run(entry())
+    assert outcome.failures == ["shop: the CA is out"]
+    assert world.link() == "../placeholder"
+    world.refusal = None
+    _plan, outcome = world.run(entry())
+    assert (outcome.obtained, world.link()) == (["shop"], "../lineages/shop")
 
 
-def test_nginx_that_does_not_run_is_not_told(etc):
-    make_lineage(etc)
-    commands = Commands()
-    commands.answers["systemctl is-active"] = (3, "", "")
-    _plan, outcome = commands.carry_out()
-    assert outcome.linked == ["shop"]
-    assert commands.ran == ["systemctl is-active nginx.service"]
+def test_links_deleted_by_hand_are_made_again_without_an_order(world):
+    world.run(entry())
+    for each in Path(lineage.LIVE, "shop").iterdir():
+        each.unlink()
+    plan, outcome = world.run(entry())
+    assert (plan.repairs, world.orders, outcome.failures) == (["shop"], [], [])
+    assert Path(layout.certificate_link("shop"), "fullchain.pem").exists()
+    assert not world.run(entry())[0].changes(["shop"])
 
 
-def test_what_is_due_is_only_reported_when_so_asked(etc):
-    commands = Commands()
-    plan, outcome = commands.carry_out(obtain=False)
-    assert plan.reasons == {"shop": ["there is none"]}
-    assert not any(command.startswith("timeout") for command in commands.ran)
-    assert outcome.obtained == []
+# ---- without a CA
 
 
-def test_a_certificate_is_obtained_and_served(etc):
-    commands = Commands()
-    commands.answers["timeout"] = lambda: (make_lineage(etc), (0, "", ""))[1]
-    _plan, outcome = commands.carry_out()
-    assert (outcome.obtained, outcome.linked, outcome.failures) == (["shop"], ["shop"], [])
-    assert os.path.isdir(layout.ACME_WEBROOT)
+def test_a_self_signed_certificate_is_made_and_served(world):
+    _plan, outcome = world.run(entry(issuer="self_signed", orders=[], trusted=False))
+    assert (outcome.linked, outcome.failures) == (["shop"], [])
+    assert transport() == layout.TRANSPORT_UNTRUSTED
+    assert lineage.read_certificate(f"{layout.certificate_link('shop')}/fullchain.pem").domains == frozenset(NAMES)
+    plan, _outcome = world.run(entry(issuer="self_signed", orders=[], trusted=False))
+    assert not plan.changes(["shop"])
 
 
-def test_a_certificate_that_cannot_be_had_changes_nothing(etc):
-    commands = Commands()
-    commands.carry_out(obtain=False)
-    commands.answers["timeout"] = (1, "", CHALLENGE)
-    _plan, outcome = commands.carry_out()
-    assert not outcome.changed
-    assert outcome.failures[0].startswith("shop: nodns.example.test: Get")
-    assert sum(command.startswith("timeout") for command in commands.ran) == 1
-    assert not os.path.lexists(layout.certificate_link("shop"))
+def test_a_certificate_that_is_brought_is_served_and_replaced(world):
+    for number in (1, 2):
+        own_certificates.self_sign("made", NAMES)
+        content = {file: Path(layout.OWN, "made", f"{name}.pem").read_text() for file, name in (("fullchain", "fullchain"), ("key", "privkey"))}
+        _plan, outcome = world.run(entry(issuer="own", orders=[]), contents={"shop": content})
+        assert (outcome.linked, outcome.failures) == (["shop"], []), number
+        assert Path(layout.certificate_link("shop"), "fullchain.pem").read_text() == content["fullchain"]
+    assert stat.S_IMODE(os.stat(f"{layout.certificate_link('shop')}/privkey.pem").st_mode) == 0o600
 
 
-def test_certbot_is_not_believed_but_looked_after(etc):
-    commands = Commands()
-    commands.answers["timeout"] = lambda: (make_lineage(etc, {"shop.example.com"}), (0, "", ""))[1]
-    _plan, outcome = commands.carry_out()
-    assert outcome.failures == ["shop: certbot has ended well, but it is not for www.shop.example.com"]
+# ---- what renewal needs
 
 
-def test_a_certbot_that_does_not_end_is_stopped(etc):
-    commands = Commands()
-    commands.answers["timeout"] = (124, "", "")
-    _plan, outcome = commands.carry_out()
-    assert outcome.failures == ["shop: certbot was stopped, for it had not ended after 300 seconds"]
+def test_what_renewal_needs_comes_and_goes(world):
+    dns = entry(orders=[order(challenge={"kind": "dns", "plugin": "rfc2136", "has_credentials": True, "propagation": None})])
+    world.run(dns, obtain=[], ca_bundle="the bundle\n", credentials="dns_rfc2136_secret = s\n")
+    assert Path(layout.ACME_CA_BUNDLE).read_text() == "the bundle\n"
+    assert Path(layout.TOOL).read_bytes() == b"#!tool" and os.access(layout.TOOL, os.X_OK)
+    credentials = Path(layout.DNS_CREDENTIALS, "shop.ini")
+    assert (credentials.read_text(), stat.S_IMODE(credentials.stat().st_mode), stat.S_IMODE(credentials.parent.stat().st_mode)) == ("dns_rfc2136_secret = s\n", 0o600, 0o700)
+    world.run(entry(), obtain=[])
+    assert not Path(layout.ACME_CA_BUNDLE).exists() and not credentials.exists()
 
 
-def test_another_certbot_is_waited_for(etc, monkeypatch):
-    monkeypatch.setattr(certbot_lineage, "SECONDS_BETWEEN_TRIES", 0)
-    answers = iter([(1, "", "Another instance of Certbot is already running.\n")] * 2)
-
-    def answer():
-        make_lineage(etc)
-        return next(answers, (0, "", ""))
-
-    commands = Commands()
-    commands.answers["timeout"] = answer
-    _plan, outcome = commands.carry_out()
-    assert outcome.obtained == ["shop"]
+def test_a_secret_is_in_no_diff(world):
+    dns = entry(orders=[order(challenge={"kind": "dns", "plugin": "rfc2136", "has_credentials": True, "propagation": None})])
+    plan, _outcome = world.run(dns, obtain=[], credentials="hunter2\n")
+    assert any(file.secret for file in plan.files)
+    assert "hunter2" not in repr([file.diff() for file in plan.files])
 
 
-def test_another_certbot_is_not_waited_for_for_ever(etc, monkeypatch):
-    monkeypatch.setattr(certbot_lineage, "SECONDS_FOR_ANOTHER_CERTBOT", -1)
-    commands = Commands()
-    commands.answers["timeout"] = (1, "", "Another instance of Certbot is already running.\n")
-    _plan, outcome = commands.carry_out()
-    assert outcome.failures == ["shop: Another instance of Certbot is already running."]
+def test_other_timers_are_masked_and_ours_enabled(world):
+    world.answers["systemctl show"] = commands.Done(0, "Id=certbot.timer\nLoadState=loaded\nUnitFileState=enabled\nActiveState=active", "")
+    world.run(entry(), obtain=[])
+    assert "systemctl mask --now --quiet certbot.timer" in world.ran
+    assert [f"systemctl enable --now --quiet {timer}" in world.ran for timer in units.TIMERS] == [True, True]
 
 
-def test_what_renewal_needs_comes_and_goes(etc):
-    commands = Commands(ca_bundle="the bundle\n")
-    commands.answers["systemctl show"] = (0, "UnitFileState=disabled\nActiveState=inactive\n", "")
-    commands.carry_out(obtain=False)
-    assert (etc / "ca.pem").read_text() == "the bundle\n"
-    assert (etc / "drop-in" / "portico.conf").exists()
-    assert os.access(etc / "hook", os.X_OK)
-    assert commands.ran == ["systemctl daemon-reload", "systemctl enable --now certbot.timer"]
-
-    (etc / "hook").chmod(0o644)
-    commands = Commands()
-    plan, _outcome = commands.carry_out(obtain=False)
-    assert [os.path.basename(file.path) for file in plan.files] == ["ca.pem", "portico.conf", "hook"]
-    assert not (etc / "ca.pem").exists()
-    assert not (etc / "drop-in" / "portico.conf").exists()
-    assert commands.ran == ["systemctl daemon-reload"]
+def test_a_lineage_that_is_renewed_otherwise_is_set_up_anew(world):
+    world.make_lineage()
+    conf = Path(lineage.RENEWAL, "shop.conf")
+    conf.write_text(conf.read_text().replace("authenticator = webroot", "authenticator = standalone"))
+    plan, outcome = world.run(entry())
+    assert (plan.unsettled, world.orders, outcome.changed) == (["shop"], [], True)
+    assert "authenticator = webroot" in conf.read_text()
 
 
-def test_a_disk_that_is_full_is_a_failure_like_others(etc, monkeypatch):
-    def full(*_arguments, **_options):
-        raise OSError(28, "No space left on device", layout.ACME_WEBROOT)
+def test_what_certbot_cannot_do_is_refused_before_anything_happens(world):
+    with pytest.raises(certbot_lineage.CertificateError, match="a profile needs certbot 4.0"):
+        certbot_lineage.certbot.version = lambda _program: (2, 1, 0)
+        world.run(entry(orders=[order(profile="shortlived")]))
+    assert not Path(layout.TOOL).exists()
 
-    commands = Commands()
-    commands.carry_out(obtain=False)
-    monkeypatch.setattr(certbot_lineage.os, "makedirs", full)
-    _plan, outcome = commands.carry_out()
-    assert outcome.failures == [f"shop: [Errno 28] No space left on device: '{layout.ACME_WEBROOT}'"]
+
+# ---- what goes
+
+
+def test_a_certificate_that_goes_from_the_list_is_deleted(world):
+    world.run(entry(), entry("blog", ["blog.example.com"]))
+    plan, outcome = world.run(entry())
+    assert (plan.to_remove, outcome.removed) == (["blog"], ["blog"])
+    assert any(each.endswith("delete --non-interactive --cert-name blog") for each in world.ran)
+    assert not os.path.lexists(layout.certificate_link("blog"))
+    assert list(register.certificates()) == ["shop"]
+
+
+def test_it_is_revoked_where_that_is_wanted(world):
+    world.run(entry())
+    world.run(removed="revoked")
+    assert any("revoke --non-interactive --cert-name shop --delete-after-revoke" in each for each in world.ran)
+
+
+def test_what_nginx_still_serves_is_kept(world):
+    world.run(entry())
+    world.served = ["shop"]
+    plan, outcome = world.run()
+    assert plan.warnings == ["The certificate shop is in no list any more, and nginx still serves it. It is kept until no site has it."]
+    assert outcome.removed == [] and os.path.lexists(layout.certificate_link("shop"))
+    world.served = []
+    assert world.run()[1].removed == ["shop"]
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_what_was_made_by_hand_or_is_to_be_kept_is_kept(world, adopted):
+    if adopted:
+        world.make_lineage()
+    world.run(entry())
+    _plan, outcome = world.run(removed="deleted" if adopted else "kept")
+    assert outcome.removed == []
+    assert not any("certbot" in each for each in world.ran)
+    assert register.certificates() == {}
+
+
+def test_a_certificate_that_cannot_be_revoked_stays_and_is_told(world):
+    world.run(entry())
+    world.answers[certbot.PACKAGED] = commands.Done(1, "", "An unexpected error occurred:\nthe CA is out\n")
+    _plan, outcome = world.run(removed="revoked")
+    assert outcome.failures == ["shop: it could not be revoked: the CA is out"]
+    assert list(register.certificates()) == ["shop"]
+
+
+# ---- scopes
+
+
+def test_scopes_leave_each_others_certificates_alone(world):
+    world.run(entry())
+    world.run(entry("blog", ["blog.example.com"]), scope="blog")
+    assert sorted(register.certificates()) == ["blog", "shop"]
+    world.run(scope="blog")
+    assert sorted(register.certificates()) == ["shop"]
+
+
+def test_one_name_belongs_to_one_scope(world):
+    world.run(entry())
+    with pytest.raises(certbot_lineage.CertificateError, match='entry "shop": the scope "main" has a certificate of that name'):
+        world.run(entry(), scope="blog")
+
+
+def test_a_setting_of_the_host_belongs_to_one_scope(world):
+    world.run(entry(), settings={"alarm_command": ["/bin/page"]})
+    world.run(entry("blog", ["blog.example.com"]), scope="blog")
+    assert register.setting("alarm_command") == ["/bin/page"]
+    with pytest.raises(certbot_lineage.CertificateError, match='certbot_alarm_command: the scope "main" has set it'):
+        world.run(entry("blog", ["blog.example.com"]), scope="blog", settings={"alarm_command": ["/bin/other"]})
+
+
+def test_there_is_nothing_secret_in_the_register(world):
+    world.run(entry(), eab={"kid": "k", "hmac_key": "hunter2"}, credentials="hunter2")
+    assert "hunter2" not in json.dumps(register.load())

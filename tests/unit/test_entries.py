@@ -57,6 +57,34 @@ def test_a_secret_value_is_never_shown():
     assert "hunter2" not in str(error.value) and '"inner.secret"' in str(error.value)
 
 
+def test_a_value_that_is_vaulted_by_itself_is_text():
+    class Vaulted:
+        """What ansible-core before 2.19 makes of it."""
+
+        __ENCRYPTED__ = True
+
+        def __str__(self):
+            return "hunter2"
+
+    (entry,) = normalise({"name": "a", "inner": {"secret": Vaulted()}, "free": {"PASSWORD": Vaulted()}})
+    assert (entry["inner"]["secret"], entry["free"]["PASSWORD"]) == ("hunter2", "hunter2")
+
+
+@pytest.mark.parametrize("key", ["secrt", "my_secret", "SECRET"])
+def test_a_value_given_to_what_may_be_a_secrets_key_is_never_shown(key):
+    with pytest.raises(PorticoError, match=f'"inner.{key}": is given to a key that does not exist') as error:
+        normalise({"name": "a", "inner": {key: "hunter2"}}, secret=["inner.secret"])
+    assert "hunter2" not in str(error.value)
+    with pytest.raises(PorticoError, match='"inner.no": "hunter2" is given to a key'):
+        normalise({"name": "a", "inner": {"no": "hunter2"}}, secret=["inner.secret"])
+
+
+def test_a_private_key_is_never_shown():
+    with pytest.raises(PorticoError, match='key "size": a private key is not a whole number') as error:
+        normalise({"name": "a", "size": "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE"})
+    assert "MHcCAQEE" not in str(error.value)
+
+
 def test_a_long_value_is_cut():
     assert len(entries.shown("x" * 1000)) == 80
 
@@ -83,9 +111,9 @@ def test_other_variables_are_none_of_our_business(name):
 def test_mistakes_are_told_in_the_list_where_they_were_made():
     variables = {"gunicorn_apps": [{"name": "shop"}], "nginx_sites": [{"nam": "x"}]}
     with pytest.raises(PorticoError, match="gunicorn_apps"):
-        lists.check(variables, str)
+        lists.check(variables, str, str)
     with pytest.raises(PorticoError, match='nginx_sites, entry 1, key "nam"'):
-        lists.check({"nginx_sites": [{"nam": "x"}]}, str)
+        lists.check({"nginx_sites": [{"nam": "x"}]}, str, str)
 
 
 def test_documented_defaults_are_of_their_documented_types():

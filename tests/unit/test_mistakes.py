@@ -18,6 +18,10 @@ APP = {"name": "shop", "source": {"git": "https://git.example.com/shop.git", "ve
 SITE = {"name": "shop", "server_names": ["shop.example.com"], "app": "shop"}
 CERTIFICATE = {"name": "shop", "domains": ["shop.example.com"]}
 
+# In base64 like a real one, and no key at all.
+KEY = "-----BEGIN PRIVATE KEY-----\n" + "aHVudGVyMg" * 6 + "\n-----END PRIVATE KEY-----\n"
+OWN = {"name": "shop", "issuer": "own", "certificate": "shop.pem", "key": KEY}
+
 MISTAKES = {
     "key of an app": (
         {"gunicorn_apps": [{**APP, "worker": 4}]},
@@ -55,6 +59,29 @@ MISTAKES = {
     "nginx's own text": ({"nginx_extra_config": "}"}, 'nginx_extra_config: "}" closes a block that it did not open. See its line 1: "}".'),
     "text of a site": ({"nginx_sites": [{**SITE, "extra_config": "gzip on"}]}, 'nginx_sites, entry "shop", key "extra_config": "gzip on" has a directive that does not end.'),
     "a template that is not there": ({"nginx_sites": [{**SITE, "template": "own.j2"}]}, 'nginx_sites, entry "shop", key "template": "own.j2" is not a file on the controller'),
+    "an issuer": ({"nginx_sites": [{**SITE, "issuer": "self-signed"}]}, 'nginx_sites, entry "shop", key "issuer": "self-signed" is not one of its choices. Did you mean "self_signed"?'),
+    "two issuers of one certificate": (
+        {"nginx_sites": [SITE, {**SITE, "name": "b", "server_names": ["b.example.com"], "certificate": "shop", "issuer": "own"}]},
+        'nginx_sites, entry "b", key "issuer": "own" is not what the site "shop" says of the certificate "shop" that they share ("acme").',
+    ),
+    "a variable of overrides": ({"certbot_override": []}, 'The variable "certbot_override" is not one of portico.web, but nearly "certbot_overrides".'),
+    "no list of overrides": ({"certbot_overrides": {"shop": OWN}}, "certbot_overrides is a dictionary. Make it a list"),
+    "key of an override": ({"certbot_overrides": [{"name": "shop", "isuer": "own"}]}, 'certbot_overrides, entry "shop", key "isuer": "own" is given to a key that does not exist. Did you mean "issuer"?'),
+    "a secret of an override": ({"certbot_overrides": [{"name": "shop", "kye": "hunter2"}]}, 'certbot_overrides, entry "shop", key "kye": is given to a key that does not exist. Did you mean "key"?'),
+    "type of a secret of an override": ({"certbot_overrides": [{"name": "shop", "key": ["hunter2"]}]}, 'certbot_overrides, entry "shop", key "key": is a list, not text.'),
+    "an override of nothing": (
+        {"certbot_overrides": [{**OWN, "name": "shpo"}]},
+        'certbot_overrides, entry "shpo", key "name": "shpo" is no certificate that a site wants, and there are no domains to make it one of its own. Did you mean "shop"?',
+    ),
+    "a certificate of ones own that is not there": (
+        {"certbot_overrides": [OWN]},
+        'certbot_overrides, entry "shop", key "certificate": "shop.pem" cannot be read on the controller: No such file or directory. Give PEM, or the path of a PEM file',
+    ),
+    "a certificate of ones own that is none": ({"certbot_overrides": [{**OWN, "certificate": KEY}]}, 'certbot_overrides, entry "shop", key "certificate": has a private key in it.'),
+    "a certificate of ones own without its key": (
+        {"certbot_certificates": [{**CERTIFICATE, "issuer": "own", "certificate": KEY, "key": None}]},
+        'certbot_certificates, entry "shop", key "',
+    ),
     "a server of ACME": ({"certbot_server": "http://ca.example.com/dir"}, "certbot_server"),
 }
 
@@ -85,6 +112,7 @@ def test_a_mistake_is_told_before_the_host_is_touched(told, case):
 
 def test_a_secret_is_not_in_what_is_told(told):
     assert "hunter2" not in told[1]
+    assert "aHVudGVyMg" not in told[1]
 
 
 def _host(case):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
-from ansible_collections.portico.web.plugins.plugin_utils.sites import check_settings, check_templates, normalise_sites, wanted_certificates
+from ansible_collections.portico.web.plugins.plugin_utils.sites import certificates, check_settings, check_templates, normalise_sites, wanted_certificates
 
 APPS = [{"name": "shop", "static": {"/static/": "staticfiles"}}, {"name": "blog", "static": None}]
 
@@ -27,6 +27,7 @@ def test_an_app_brings_its_static_folders():
         "aliases": ["www.shop.example.com"],
         "tls": True,
         "certificate": "shop",
+        "issuer": "acme",
         "locations": [
             location("/static/", "static", "/srv/portico/shop/current/source/staticfiles/"),
             location("/", "app", "shop"),
@@ -86,6 +87,11 @@ def test_a_redirect_keeps_the_path_unless_it_has_one(target, rest):
         ([site(app=None, root="/srv/../etc")], "is not an absolute path"),
         ([site(name="../../etc/passwd")], "is not a name"),
         ([site(certificate="a/b")], 'key "certificate": "a/b" is not a name'),
+        ([site(issuer="self-signed")], 'key "issuer": "self-signed" is not one of its choices. Did you mean "self_signed"?'),
+        (
+            [site(certificate="both"), site(name="two", server_names=["b.test"], certificate="both", issuer="own")],
+            'entry "two", key "issuer": "own" is not what the site "shop" says of the certificate "both" that they share ("acme"). Say the same in both',
+        ),
     ],
 )
 def test_a_mistake_names_entry_key_value_and_cure(sites, message):
@@ -94,22 +100,24 @@ def test_a_mistake_names_entry_key_value_and_cure(sites, message):
     assert message in str(error.value)
 
 
+SHARING = [
+    site(server_names=["www.a.test", "a.test"]),
+    site(name="plain", server_names=["b.test"], tls=False, certificate="both", issuer="self_signed"),
+    site(name="one", server_names=["d.test"], certificate="both", issuer="own"),
+    site(name="two", server_names=["c.test", "*.c.test"], certificate="both", issuer="own"),
+]
+
+
 def test_sites_want_a_certificate_each_or_share_one():
-    assert wanted_certificates(
-        [
-            site(server_names=["a.test", "www.a.test"]),
-            site(name="plain", server_names=["b.test"], tls=False),
-            site(name="one", server_names=["c.test"], certificate="both"),
-            site(name="two", server_names=["d.test"], certificate="both"),
-        ]
-    ) == [{"name": "shop", "domains": ["a.test", "www.a.test"]}, {"name": "both", "domains": ["c.test", "d.test"]}]
+    assert wanted_certificates(SHARING) == [
+        {"name": "shop", "domains": ["www.a.test", "a.test"], "issuer": "acme"},
+        {"name": "both", "domains": ["d.test", "c.test", "*.c.test"], "issuer": "own"},
+    ]
 
 
-def test_a_pattern_among_the_names_of_a_site_with_tls_is_refused():
-    patterns = [site(server_names=["a.test", "*.a.test"])]
-    with pytest.raises(PorticoError, match=r'nginx_sites, entry "shop", key "server_names": "\*\.a\.test" needs a certificate'):
-        wanted_certificates(patterns)
-    assert wanted_certificates([patterns[0] | {"tls": False}]) == []
+def test_a_certificate_is_published_with_the_names_that_it_serves():
+    published = certificates(normalise_sites(SHARING, APPS))
+    assert list(published.items()) == [("both", ["*.c.test", "c.test", "d.test"]), ("shop", ["a.test", "www.a.test"])]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Other programs, run by a module or by the host's own tool: in English, bounded in time, and with no shell between."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import typing as t
+from collections.abc import Mapping, Sequence
+
+SECONDS = 120
+"""What a program has that nobody said more about."""
+
+_ADMINISTRATORS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Done(t.NamedTuple):
+    """What a program left: its exit code (124 where its time was over, 127 where there is no such program), and what it said."""
+
+    rc: int
+    out: str
+    err: str
+
+
+def find(name: str) -> str | None:
+    """Return where a program is."""
+    return shutil.which(name, path=_ADMINISTRATORS_PATH)
+
+
+def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, seconds: float = SECONDS, text: str | None = None) -> Done:
+    """Run a program, and end it with all that it has started when its time is over.
+
+    :param environment: what it gets beside PATH, HOME and an English locale.
+    :param text: what it reads.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name in ("HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")}
+    full = {"HOME": "/root", **inherited, "PATH": _ADMINISTRATORS_PATH, "LC_ALL": "C.UTF-8", "LANGUAGE": "C", **(environment or {})}
+    try:
+        process = subprocess.Popen(
+            list(argv), env=full, stdin=subprocess.DEVNULL if text is None else subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+    except FileNotFoundError as error:
+        return Done(127, "", str(error))
+    try:
+        out, err = process.communicate(None if text is None else text.encode(), timeout=seconds)
+        return Done(process.returncode, _decoded(out), _decoded(err))
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        return Done(124, _decoded(out), _decoded(err))
+
+
+def _decoded(said: bytes) -> str:
+    return said.decode(errors="replace")
