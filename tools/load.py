@@ -208,7 +208,7 @@ class _Client(threading.Thread):
             answer = connection.getresponse()
             if answer.length is None and not answer.chunked:
                 raise http.client.HTTPException("nothing says where the answer ends, so it may be cut")
-            reply = Answer(url, answer.status, answer.headers, answer.read())
+            reply = Answer(url, answer.status, answer.headers, answer.read(), connection.certificate)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             took = time.monotonic() - began
@@ -239,6 +239,7 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(parts.hostname or "", parts.port or (443 if self._tls else 80), timeout=timeout)
         self._name, self._address, self._tls_context = parts.hostname, address, context
         self.default_port = 443 if self._tls else 80
+        self.certificate: Mapping[str, Any] = {}
         self.answering = False
         self.response_class = self._response
 
@@ -246,6 +247,8 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.create_connection((self._address, self.port), timeout=self.timeout)
         if self._tls:
             self.sock = self._tls_context.wrap_socket(self.sock, server_hostname=self._name)
+            # Nothing where it is not verified.
+            self.certificate = self.sock.getpeercert() or {}
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         self.answering = False
