@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import ssl
@@ -18,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import yaml
 
 DAY = 86400
 RULES, LOG = "/var/lib/acme/rules.json", "/var/lib/acme/requests.jsonl"
@@ -214,6 +217,20 @@ class Host(Container):
     def status(self) -> list[dict[str, Any]]:
         """Return what the host itself says of its certificates."""
         return list(json.loads(self.run("portico-certificates status --json").stdout))
+
+
+def hosts_of(group: str) -> list[str]:
+    """Return the containers of a group of the scenario's inventory."""
+    inventory = yaml.safe_load(Path(os.environ["MOLECULE_INVENTORY_FILE"]).read_text())
+    return sorted(inventory[group]["hosts"])
+
+
+def trust() -> Path:
+    """Return a PEM file of what visitors trust: Pebble's roots, and the CA that aged certificates are made with."""
+    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    file = folder / "trust.pem"
+    file.write_text("".join((folder / f"{name}.pem").read_text() for name in ("issuing-root", "directory-ca")))
+    return file
 
 
 def together(hosts: Iterable[Host], function: Callable[[Host], _R]) -> dict[str, _R]:
