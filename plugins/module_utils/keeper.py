@@ -9,6 +9,8 @@ compared with what lies there, again and again, and what differs and cannot be h
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import socket
@@ -152,11 +154,10 @@ def _parts(name: str, entry: register.Entry, names: list[str]) -> list[Part]:
 
 
 def _read(part: Part) -> None:
-    try:
-        part.der = serving.on_disk(part.path)
-    except OSError:
-        return
+    # nginx could not read either what openssl cannot.
     part.certificate = lineage.read_certificate(part.path)
+    with contextlib.suppress(OSError):
+        part.der = serving.on_disk(part.path) if part.certificate else None
 
 
 def _expectation(part: Part, name: str, port: int) -> serving.Expectation:
@@ -205,6 +206,7 @@ def _words(answer: Answer) -> str:
     return f"nginx serves the certificate with the serial {serial(answer)}"
 
 
+@functools.lru_cache(maxsize=None)
 def serial(der: bytes) -> str:
     """Return the serial number of a certificate, in capital hexadecimal digits."""
     done = commands.run(["openssl", "x509", *lineage.ASKED], text=ssl.DER_cert_to_PEM_cert(der))
@@ -280,7 +282,7 @@ def _reconcile(state: State) -> list[str]:
             report.failing = sorted({*report.failing, *differing})
         healed = [name for name in differing if name not in report.failing]
         if healed:
-            print(f"nginx was reloaded, and serves what is on the disk for {', '.join(healed)}")
+            print(f"nginx was reloaded, and serves what is on the disk for {_listed(healed)}")
     return [*report.lines, *_tell(state, report, time.time())]
 
 

@@ -7,6 +7,7 @@ Whether a reload was carried out it tells nobody, neither by its exit code nor s
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -154,10 +155,11 @@ def on_disk(path: str) -> bytes:
     """
     with open(path, encoding="ascii", errors="replace") as file:
         found = _PEM.search(file.read())
-    try:
-        return ssl.PEM_cert_to_DER_cert(found.group(0) if found else "")
-    except ValueError as error:
-        raise OSError(f"there is no certificate in {path}") from error
+    with contextlib.suppress(ValueError):
+        der = ssl.PEM_cert_to_DER_cert(found.group(0)) if found else b""
+        if der:
+            return der
+    raise OSError(f"there is no certificate in {path}")
 
 
 # ---- a reload that is proved

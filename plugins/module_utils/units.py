@@ -77,13 +77,14 @@ TimeoutStartSec=30min
 ProtectSystem=full
 {_SANDBOX}"""
 
+# Two minutes after it is begun, by a boot or by a play, which then has its first certificates.
 _RECONCILE_TIMER = """\
 # Written by portico.web.
 [Unit]
 Description=Have nginx serve the certificates that are on the disk, every quarter of an hour
 
 [Timer]
-OnBootSec=1min
+OnActiveSec=2min
 OnCalendar=*:00/15
 RandomizedDelaySec=1min
 

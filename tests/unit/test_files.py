@@ -1,4 +1,4 @@
-"""The log that tells why nginx refused."""
+"""A log is read from now on, whatever becomes of its file."""
 
 from __future__ import annotations
 
