@@ -321,11 +321,14 @@ def _tell(state: State, report: Report, now: float) -> list[str]:
     """Raise the alarm, write the metrics and remember; return what of that went wrong, a line each."""
     state.renewal = _unsettled(state.renewal, now)
     good = {part.label for part in report.parts if part.name not in report.failing}
-    state.succeeded = {part.label: now if part.label in good else state.succeeded[part.label] for part in report.parts if part.label in good or part.label in state.succeeded}
-    problems = [_alarm(state, report, now)]
+    known = {**state.succeeded, **dict.fromkeys(good, now)}
+    state.succeeded = {part.label: known[part.label] for part in report.parts if part.label in known}
     path = register.setting("metrics", METRICS)
-    for what, step in ((f"the metrics cannot be written to {path}", lambda: _write_metrics(path, metrics(report, state, now))), ("the state cannot be kept", state.save)):
-        problems.append(_tried(what, step))
+    problems = [
+        _alarm(state, report, now),
+        _tried(f"the metrics cannot be written to {path}", lambda: _write_metrics(path, metrics(report, state, now))),
+        _tried("the state cannot be kept", state.save),
+    ]
     return [problem for problem in problems if problem]
 
 
@@ -383,7 +386,9 @@ def _run_alarm(command: Sequence[str], what: str, told: t.Mapping[str, t.Any]) -
     if done.rc == 0:
         return None
     said = "; ".join((done.err or done.out).strip().splitlines()[-3:])
-    return f"the alarm command {command[0]} {f'had not ended after {SECONDS_FOR_THE_ALARM} seconds' if done.rc == 124 else f'ended with {done.rc}'}{f': {said}' if said else ''}"
+    how = f"had not ended after {SECONDS_FOR_THE_ALARM} seconds" if done.rc == 124 else f"ended with {done.rc}"
+    return f"the alarm command {command[0]} {how}" + (f": {said}" if said else "")
+
 
 
 def _host() -> str:

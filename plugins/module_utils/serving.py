@@ -199,7 +199,8 @@ def _reload(expected: list[Expectation]) -> str | None:
     while before & accepting_workers():
         refused = refusal(log.read())
         if refused or time.monotonic() > deadline:
-            return f"nginx passed its configuration and {'refused to run it' if refused else f'does not run it after {SECONDS_TO_PROVE} seconds'}: {relevant(log.read())}"
+            what = "refused to run it" if refused else f"does not run it after {SECONDS_TO_PROVE} seconds"
+            return f"nginx passed its configuration and {what}: {refused or relevant(log.read())}"
         time.sleep(0.02)  # between two questions to processes that send no word when they are done
     deadline = time.monotonic() + SECONDS_FOR_NAMES
     while True:
