@@ -152,13 +152,20 @@ class Host(Container):
     def __init__(self, name: str, ca: Path) -> None:
         super().__init__(name)
         self.ca = ca
-        self._context = ssl.create_default_context(cafile=str(ca))
 
     # ---- on the wire
 
-    def certificate(self, name: str, port: int = 443) -> dict[str, Any]:
-        """Return the certificate that a visitor of a name gets and verifies, as ssl.SSLSocket.getpeercert() does."""
-        with socket.create_connection((self.address, port), timeout=10) as connection, self._context.wrap_socket(connection, server_hostname=name) as tls:
+    def certificate(self, name: str, kind: str | None = None) -> dict[str, Any]:
+        """Return the certificate that a visitor of a name gets and verifies, as ssl.SSLSocket.getpeercert() does.
+
+        :param kind: of the key that the visitor can verify, ECDSA or RSA; if not given, it can both.
+        """
+        context = ssl.create_default_context(cafile=str(self.ca))
+        if kind is not None:
+            # After TLS 1.2 the cipher says nothing of the key.
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(f"ECDHE-{kind}-AES128-GCM-SHA256")
+        with socket.create_connection((self.address, 443), timeout=10) as connection, context.wrap_socket(connection, server_hostname=name) as tls:
             return dict(tls.getpeercert() or {})
 
     def serial(self, name: str) -> str:

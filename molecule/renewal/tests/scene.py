@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,24 +70,26 @@ class Scene:
         self._play, self._ca = play, trust()
         self.acme = Acme(acme)
         self.hosts = [Host(name, self._ca) for name in hosts_of("web")]
-        self._began = False
+        self._has_tools = False
+        self._sites: Sequence[dict[str, Any]] = ()
 
     def deploy(self, *sites: dict[str, Any], **variables: Any) -> Any:
         """Run the play on all hosts. What its variables say of inventory_hostname each of them fills in."""
+        self._sites = sites
         return self._play("deploy.yml", "--extra-vars", json.dumps({"nginx_sites": sites, **variables}))
 
-    def publish(self) -> Any:
+    def publish(self, **variables: Any) -> Any:
         """Run the play with the two sites whose certificates are renewed."""
-        return self.deploy(site("shop", "shop", "www.shop"), site("second", "second"))
+        return self.deploy(*RENEWED, **variables)
 
     def begin(self) -> None:
-        """Have both certificates served, and what the faults are caused with at hand."""
-        if self._began:
-            return
-        together(self.hosts, lambda host: host.ask("DEBIAN_FRONTEND=noninteractive apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends faketime"))
-        run = self.publish()
-        assert run.ok, run.output
-        self._began = True
+        """Have both certificates served, and at hand what faults are caused and seen with."""
+        if not self._has_tools:
+            together(self.hosts, lambda host: host.ask(INSTALL))
+            self._has_tools = True
+        if self._sites != RENEWED:
+            run = self.publish()
+            assert run.ok, run.output
 
     def renew_under(self, fault: Fault) -> dict[str, Outcome]:
         """Let a certificate become due, renew it under the fault and without it, and see what visitors have."""
@@ -166,6 +168,10 @@ class Scene:
 def site(name: str, *labels: str) -> dict[str, Any]:
     """Return a site of the distribution's own page, by the first labels of its names."""
     return {"name": name, "server_names": [f"{label}.{{{{ inventory_hostname }}}}.example.test" for label in labels], "root": "/usr/share/nginx/html"}
+
+
+RENEWED = (site("shop", "shop", "www.shop"), site("second", "second"))
+INSTALL = "export DEBIAN_FRONTEND=noninteractive; apt-get -qq update && apt-get -qq install --no-install-recommends faketime python3-prometheus-client >/dev/null"
 
 
 def domain(host: Host, label: str) -> str:
