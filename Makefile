@@ -7,8 +7,8 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
 
-# faults takes as long as all of these together: `make test-all` has it.
-SCENARIOS := default installed published strangers trouble
+# faults and renewal take as long as all of these together: `make test-all` has them.
+SCENARIOS := certificates default installed published strangers trouble
 
 .PHONY: help
 help: ## list the commands
@@ -32,6 +32,7 @@ test: environment ## every check that a change must pass: lint, unit, molecule
 test-all: test ## the same, and whatever takes long
 	@PORTICO_HOSTILE_VALUES=10000 pytest tests/unit/test_injection.py
 	@PORTICO_ALL_FAULTS=1 tools/alone molecule test --scenario-name faults --no-command-borders
+	@tools/alone molecule test --scenario-name renewal --no-command-borders
 
 .PHONY: lint
 lint: environment ## yamllint, and ansible-lint with its profile for production
