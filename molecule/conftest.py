@@ -28,6 +28,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.hosts = ",".join(f"docker://{name}" for name in web_hosts())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one host together and in order, where pytest-xdist runs those of several side by side."""
+    for item in items:
+        if "_testinfra_host" in item.callspec.params:
+            item.add_marker(pytest.mark.xdist_group(item.callspec.params["_testinfra_host"]))
+
+
 @pytest.fixture(scope="module")
 def name(host: Any) -> str:
     """The server's name in the inventory, which is its container's."""

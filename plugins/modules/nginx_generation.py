@@ -229,6 +229,9 @@ ENTRANCE = ETC + "/portico"
 DEFAULT_SITE = ETC + "/sites-enabled/default"
 DEFAULT_SITE_FILE = ETC + "/sites-available/default"
 SWITCHED_OFF = layout.NGINX + "/switched-off.json"
+YIELDING = ETC + "/portico-default-site" + files.SUFFIX
+YIELDED = layout.NGINX + "/default-site.conf"
+"""The default site without its claim to be the default server, served while ours comes and it goes."""
 ERROR_LOG = "/var/log/nginx/error.log"
 PID_FILE = "/run/nginx.pid"
 LOCK = "/run/lock/portico-nginx.lock"
@@ -400,6 +403,8 @@ class Nginx:
                 self.undo.append(lambda: files.point(store.LIVE, f"generations/{back}") if back else files.remove(store.LIVE))
                 files.point(store.LIVE, f"generations/{number}")
             self._fit()
+            if state["default_site"]:
+                self._have_default_site_yield()
             self._enter()
             if state["default_site"]:
                 self._switch_off_default_site()
@@ -519,6 +524,8 @@ class Nginx:
 
     def _has_pristine_default_site(self) -> bool:
         """Return whether the default site is switched on and is still the package's own file."""
+        if files.target(DEFAULT_SITE) == YIELDED:
+            return True
         return os.path.islink(DEFAULT_SITE) and os.path.realpath(DEFAULT_SITE) == DEFAULT_SITE_FILE and self._is_pristine(DEFAULT_SITE_FILE)
 
     def _is_pristine(self, path: str) -> bool:
@@ -531,9 +538,20 @@ class Nginx:
             # dpkg's own record of its files is in MD5; nothing here rests on its strength.
             return bool(packaged) and packaged.group(1) == hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
 
-    def _switch_off_default_site(self) -> None:
-        files.write(SWITCHED_OFF, json.dumps({DEFAULT_SITE: os.readlink(DEFAULT_SITE)}))
+    def _have_default_site_yield(self) -> None:
+        """Let the default site go on without being the default server, which ours is when nginx.conf is ours.
+
+        Both cannot be, and no one step makes one of them come and the other go: nginx must be able to start between any two.
+        """
         self.undo.append(files.restored(DEFAULT_SITE))
+        if files.target(DEFAULT_SITE) == YIELDED:
+            return
+        files.write(SWITCHED_OFF, json.dumps({DEFAULT_SITE: os.readlink(DEFAULT_SITE)}))
+        files.write(YIELDED, re.sub(r"\s+default_server\b", "", files.read(DEFAULT_SITE) or ""))
+        # Not beside the link: nginx reads whatever lies there.
+        files.point(DEFAULT_SITE, YIELDED, YIELDING)
+
+    def _switch_off_default_site(self) -> None:
         os.remove(DEFAULT_SITE)
 
     def _serve(self, state: dict[str, t.Any], number: int) -> None:
@@ -706,6 +724,7 @@ def _clear_leftovers() -> None:
         # A run in check mode takes no lock, and may be testing just now.
         if not os.path.exists(f"/proc/{path.removeprefix(STAGE).split('-')[0]}"):
             shutil.rmtree(path)
+    files.remove(YIELDING)
     for path in (MAIN, ENTRANCE, *FITTINGS):
         files.remove(path + files.SUFFIX)
 
