@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import json
 import os
@@ -134,9 +135,14 @@ class Certbot:
     def renew(self, orders: Iterable[lineage.Order], now: float) -> list[str]:
         """Let certbot renew whatever is due on this host, and return what went wrong, a line each.
 
+        What somebody has damaged is made whole first, as far as its files are there: certbot would not see it.
+
         :param orders: the lineages that are Portico's.
         """
         problems = []
+        for order in orders:
+            repair(order, self.version)
+            self.settle(order)
         for order in orders:
             # certbot 4.0 asks for a profile at the first order and forgets it.
             if order.get("profile") and (4, 0) <= self.version < (4, 1) and is_due(order["name"], now):
@@ -160,14 +166,21 @@ class Certbot:
 
     def settle(self, order: lineage.Order, account: str | None = None) -> bool:
         """Have a lineage's renewal configuration say what it must, and return whether it did not."""
+        if self._settled(order, account) is None:
+            return False
+        with alone():
+            wanted = self._settled(order, account)
+            if wanted is not None:
+                files.write(f"{lineage.RENEWAL}/{order['name']}.conf", wanted)
+        return True
+
+    def _settled(self, order: lineage.Order, account: str | None) -> str | None:
+        """Return what a renewal configuration must say; None where it says so, or there is none."""
         found = lineage.read(order["name"])
         if found.configuration is None:
-            return False
+            return None
         wanted = lineage.settled_configuration(found, order, self.version, account)
-        if wanted == found.configuration:
-            return False
-        files.write(f"{lineage.RENEWAL}/{order['name']}.conf", wanted)
-        return True
+        return wanted if wanted != found.configuration else None
 
     def delete(self, name: str, revoke: bool) -> str | None:
         """Delete a lineage, and revoke its certificate first if so asked; return why it could not be."""
@@ -280,17 +293,58 @@ def import_account(account: Mapping[str, t.Any]) -> None:
 # ---- lineages that somebody or something broke
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep every certbot of this host from its work meanwhile, with the lock that each of them takes.
+
+    :raises TimeoutError: when another has it for too long.
+    """
+    path = f"{lineage.LETSENCRYPT}/.certbot.lock"
+    deadline = time.monotonic() + SECONDS_FOR_ANOTHER_CERTBOT
+    while (lock := _locked(path)) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"another certbot is at work on this host, and was waited for during {SECONDS_FOR_ANOTHER_CERTBOT} seconds")
+        time.sleep(SECONDS_BETWEEN_TRIES)  # to wait in the lock's own way would mean to wait without an end
+    try:
+        yield
+    finally:
+        os.remove(path)
+        os.close(lock)
+
+
+def _locked(path: str) -> int | None:
+    """Return the lock, or None where somebody has it. Whoever gives it back removes its file, as certbot does."""
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(lock)):
+            return lock
+    except BlockingIOError:
+        pass
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
+
+
 def repair(order: lineage.Order, version: Sequence[int]) -> str | None:
     """Make a lineage whole again as far as its files are still there, and return what was done.
 
     certbot neither renews nor replaces one whose parts do not fit each other. What cannot be used is moved away, not
     removed: an order makes the lineage anew then.
     """
+    if not needs_repair(order["name"]):
+        return None
+    # A certbot in the middle of its work leaves parts that do not fit each other, for a moment.
+    with alone():
+        return _repair(order, version) if needs_repair(order["name"]) else None
+
+
+def _repair(order: lineage.Order, version: Sequence[int]) -> str | None:
     name = order["name"]
     live, conf = f"{lineage.LIVE}/{name}", f"{lineage.RENEWAL}/{name}.conf"
     archive = f"{lineage.LETSENCRYPT}/archive/{name}"
-    if not any(map(os.path.lexists, (live, conf, archive))):
-        return None
     number = _newest(archive)
     if number is None:
         _move_away(name, live, conf, archive)

@@ -356,7 +356,8 @@ def credentials_file(name: str) -> str:
 def _window(lineage: Lineage, version: Sequence[int]) -> str | None:
     """Return what certbot must be told about when to renew; None where it decides well, and somebody's own word where it is one.
 
-    Before 4.0 it renews 30 days before the end, which for a certificate of six days is at every run.
+    Before 4.1 it renews 30 days before the end, which for a certificate of six days is at every run: 4.0 has a better
+    default, and the old one always wins over it.
     """
     said = top_parameters(lineage.configuration or "").get("renew_before_expiry")
     certificate = lineage.certificate
@@ -365,7 +366,7 @@ def _window(lineage: Lineage, version: Sequence[int]) -> str | None:
     ours = f"{certificate.window // 3600} hours"
     if said is not None and not re.fullmatch(r"\d+ hours", said):
         return said
-    if tuple(version) >= (4, 0) or certificate.window == 30 * DAY:
+    if tuple(version) >= (4, 1) or certificate.window == 30 * DAY:
         return None
     return ours
 
@@ -412,13 +413,13 @@ def words_of_failure(output: str, log: str, server: str) -> str:
     """Return in one line why certbot obtained nothing, in the CA's own words where it spoke, and how long to wait.
 
     :param output: what certbot printed.
-    :param log: what this run added to certbot's log. certbot before 2.3 has the CA's words only there: it breaks
-        over its own exception (https://github.com/certbot/certbot/issues/9539).
+    :param log: what this run added to certbot's log. certbot before 2.3 has the CA's words only there, for it breaks
+        over its own exception (https://github.com/certbot/certbot/issues/9539), and so has every C(renew --quiet).
     """
-    details = [f"{each['name']}: {each['detail'].strip()} ({each['type']})" for each in _DETAIL.finditer(output)]
+    both = f"{output}\n{log}"
+    details = [f"{each['name']}: {each['detail'].strip()} ({each['type']})" for each in _DETAIL.finditer(both)]
     if details:
         return "; ".join(dict.fromkeys(details))
-    both = f"{output}\n{log}"
     unverified = _UNVERIFIED.search(both)
     if unverified:
         return f"{server} is not trusted: {unverified['why'].strip()}. Set certbot_ca_bundle to a PEM file with the CA that signed its certificate."

@@ -355,7 +355,10 @@ class Host:
         for timer in units.FOREIGN_TIMERS:
             state = states.get(timer, {})
             if state.get("LoadState") not in (None, "masked", "not-found"):
-                steps.append(["mask", "--now", "--quiet", timer])
+                # Stopped while systemd still knows it: one that is masked first has failed.
+                steps += [["stop", "--quiet", timer], ["mask", "--quiet", timer]]
+            elif state.get("ActiveState") == "failed":
+                steps.append(["reset-failed", "--quiet", timer])
         for timer in units.TIMERS:
             state = states.get(timer, {})
             if (state.get("UnitFileState"), state.get("ActiveState")) != ("enabled", "active"):
@@ -465,8 +468,11 @@ class Host:
             self.manifest = self._new_manifest(plan, failed)
             register.save(self.manifest)
         self._install_contents(plan, outcome)
-        if plan.to_link or plan.unserved or plan.broken:
-            self._serve(plan.to_link, outcome, plan.broken)
+        for name in plan.broken:
+            # For its next start. What nginx has in memory is better, so that it is not told: the certificate may be had in a moment.
+            _point(layout.certificate_link(name), os.path.relpath(layout.PLACEHOLDER, layout.CERTIFICATES))
+        if plan.to_link or plan.unserved:
+            self._serve(plan.to_link, outcome)
         for entry in plan.due:
             if entry["name"] in self.obtain:
                 try:
@@ -547,15 +553,13 @@ class Host:
             if entry not in plan.to_link:
                 plan.to_link.append(entry)
 
-    def _serve(self, entries: list[Entry], outcome: Outcome, broken: t.Iterable[str] = ()) -> None:
-        """Have nginx serve certificates that are right, the placeholder for those whose files are gone, or what it served before."""
+    def _serve(self, entries: list[Entry], outcome: Outcome) -> None:
+        """Have nginx serve certificates that are right, or what it served before."""
         outcome.changed = True
         for folder in (layout.LINEAGES, layout.CERTIFICATES):
             os.makedirs(folder, mode=0o755, exist_ok=True)
         files.write(UNSERVED, "")
         undo = [step for entry in entries for step in self._link(entry)]
-        for name in broken:
-            _point(layout.certificate_link(name), os.path.relpath(layout.PLACEHOLDER, layout.CERTIFICATES))
         why = serving.reload(self.holder)
         if why is None:
             files.remove(UNSERVED)

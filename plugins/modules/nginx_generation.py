@@ -552,7 +552,9 @@ class Nginx:
         if not state["enabled"]:
             self._systemctl("enable", "--quiet")
         if state["active"]:
-            self._reload(number)
+            # Whose links alone were mended need not be told, and may have better certificates in memory than on the disk.
+            if state["serving"] != number or not state["entered"] or state["default_site"]:
+                self._reload(number)
             return
         log = files.LogFromNow(serving.ERROR_LOG)
         if self._systemctl("start") != 0:

@@ -123,7 +123,7 @@ def _check_issuer(variable: str, certificate: Entry) -> None:
             raise problem(variable, name, key, HIDDEN, f"is given, and the issuer is {issuer}. Take it out, or set issuer to {needs}.")
     for key in ("certificate", "key") if issuer == "own" else ():
         if certificate[key] is None:
-            raise problem(variable, name, key, HIDDEN, "is missing. A certificate of one's own needs it: PEM, or the path of such a file on the controller.")
+            raise problem(variable, name, key, HIDDEN, "is missing. A certificate of one's own needs it: PEM, or the path of such a file on the controller. For a site's, say it in certbot_overrides.")
     if certificate["challenge"] == "hooks" and certificate["hooks"] is None:
         raise problem(variable, name, "hooks", HIDDEN, "is missing. Say with it which programs prove the names.")
 
