@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -292,3 +293,45 @@ def test_what_cannot_be_used_is_moved_away_and_not_lost(host):
     (folder,) = kept.iterdir()
     assert sorted(each.name for each in folder.iterdir()) == ["archive-shop", "live-shop", "renewal-shop.conf"]
     assert Path(folder / "archive-shop/fullchain1.pem").exists()
+
+
+@pytest.mark.parametrize("damage", ["renewal/shop.conf", "live/shop/privkey.pem"])
+def test_a_renewal_makes_whole_what_somebody_has_damaged(host, damage):
+    make_lineage(host)
+    (host / "letsencrypt" / damage).unlink()
+    assert stand_in(host).renew([ORDER], time.time()) == []
+    assert not certbot.needs_repair("shop")
+    assert lineage.read("shop").parameters["authenticator"] == "webroot"
+
+
+# Takes certbot's lock as certbot does, says so, and gives it back when its input ends.
+HOLDER = """\
+import fcntl, os, sys
+lock = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR, 0o600)
+fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print("held", flush=True)
+sys.stdin.read()
+os.remove(sys.argv[1])
+"""
+
+
+@pytest.fixture
+def another(host):
+    """A certbot at work."""
+    command = [sys.executable, "-c", HOLDER, host / "letsencrypt/.certbot.lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+
+
+def test_what_a_certbot_is_just_making_is_not_repaired(host, another, monkeypatch):
+    monkeypatch.setattr(certbot, "SECONDS_FOR_ANOTHER_CERTBOT", 0)
+    make_lineage(host)
+    (host / "letsencrypt/renewal/shop.conf").unlink()
+    with pytest.raises(TimeoutError, match="another certbot is at work on this host"):
+        certbot.repair(ORDER, (2, 1, 0))
+    assert not (host / "letsencrypt/renewal/shop.conf").exists()
+    another.stdin.close()
+    another.wait()
+    assert certbot.repair(ORDER, (2, 1, 0)) == "its renewal configuration was made again"
+    assert not (host / "letsencrypt/.certbot.lock").exists()

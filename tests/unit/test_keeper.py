@@ -190,8 +190,8 @@ def test_a_link_that_leads_nowhere_is_a_problem(host, run):
     [
         ({"days": 90, "age": 67}, None),
         ({"days": 90, "age": 68}, "should have been renewed since"),
-        ({"days": 6, "age": 3.5}, None),
-        ({"days": 6, "age": 4}, "should have been renewed since"),
+        ({"days": 6, "age": 5}, None),
+        ({"days": 6, "age": 5.5}, "should have been renewed since"),
         ({"days": 90, "age": 91}, "it expired on"),
         ({"days": 90, "age": -2}, "it is not valid before"),
         ({"days": 365, "age": 330, "issuer": "own"}, None),
