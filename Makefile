@@ -52,8 +52,9 @@ molecule: environment ## deploy to Debian 12 and 13 in containers, and verify
 	  tools/alone molecule test --scenario-name "$$scenario" --no-command-borders || exit 1; done
 
 .PHONY: bench
-bench: environment ## measure what runs over SSH cost, for 1, 100 and 1000 sites (minutes)
-	@python tests/bench/bench.py
+bench: environment ## measure what runs over SSH cost, for many sites and certificates (minutes)
+	@python tests/bench/sites.py
+	@python tests/bench/certificates.py
 
 .PHONY: environment
 environment: ## make the development environment, .venv

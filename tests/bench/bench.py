@@ -1,20 +1,13 @@
-#!/usr/bin/env python3
-"""bench.py [--sites 1,100,1000] [--rounds 5]: what runs of the nginx role cost over SSH, beside a play with one task.
-
-Run by `make bench`. Seconds say little about another machine; the ratios do. The plays that are compared take turns in
-one session, so that whatever else the machine does slows all of them. Nothing passes or fails here.
-"""
+"""A server in a container that is reached over SSH, and what a play on it costs."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
-import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,71 +122,6 @@ def docker(*arguments: str) -> str:
     return done.stdout
 
 
-def sites(count: int, backend: int) -> list[dict[str, object]]:
-    """Sites over HTTPS: half of them lead to a backend, the others elsewhere. The backend's port is that of the first."""
-    return [
-        {"name": f"site-{n}", "server_names": [f"site-{n}.example.test", f"www.site-{n}.example.test"]}
-        | ({"redirect": f"https://elsewhere-{n}.example.test"} if n % 2 else {"proxy": f"http://127.0.0.1:{9000 if n else backend}"})
-        for n in range(count)
-    ]
-
-
-def measure(bench: Bench, count: int, rounds: int) -> tuple[Mapping[str, list[Run]], Mapping[str, int]]:
-    """Measure all runs for one number of sites."""
-    # In group_vars, where a thousand sites are kept: what vars_files names, Ansible reads again for each task.
-    folders = [f"sites-{count}-{backend}" for backend in (9000, 9001)]
-    for folder, backend in zip(folders, (9000, 9001), strict=True):
-        (bench.work / folder / "group_vars").mkdir(parents=True)
-        (bench.work / folder / "groups.yml").write_text("web: {}\n")
-        (bench.work / folder / "group_vars/web.yml").write_text(yaml.safe_dump({"nginx_sites": sites(count, backend)}))
-
-    def having(folder: str) -> list[str]:
-        return ["--inventory", "inventory.yml", "--inventory", folder]
-
-    def publish(folder: str) -> list[str]:
-        return ["nginx.yml", *having(folder)]
-
-    bench.renew()
-    # The first connection of a session is opened here, for all that follow.
-    sessions = {"no-op": bench.sessions("noop.yml")}
-    runs: dict[str, list[Run]] = {"no-op": [], "loaded": [], "first": [bench.play(*publish(folders[0]))], "unchanged": [], "check": [], "changed": []}
-    for _round in range(rounds):
-        runs["no-op"].append(bench.play("noop.yml"))
-        runs["loaded"].append(bench.play("noop.yml", *having(folders[0])))
-        runs["unchanged"].append(bench.play(*publish(folders[0])))
-        runs["check"].append(bench.play(*publish(folders[1]), "--check", "--diff"))
-        runs["changed"].append(bench.play(*publish(folders[1])))
-        folders.reverse()
-    sessions["unchanged"] = bench.sessions(*publish(folders[0]))
-    sessions["check"] = bench.sessions(*publish(folders[1]), "--check", "--diff")
-    sessions["changed"] = bench.sessions(*publish(folders[1]))
-    return runs, sessions
-
-
-WORDS = {
-    "no-op": "one task that does nothing",
-    "loaded": "the same, with the sites loaded",
-    "first": "first run, nginx is installed",
-    "unchanged": "unchanged",
-    "check": "--check --diff, one site differs",
-    "changed": "one site changed",
-}
-
-
-def rows(count: int, runs: Mapping[str, Sequence[Run]], sessions: Mapping[str, int]) -> Iterator[str]:
-    """Medians over the rounds; the ratio is the median of each round's own."""
-    noop = [run.seconds for run in runs["no-op"]]
-    for kind, measured in runs.items():
-        seconds = [run.seconds for run in measured]
-        ratio = statistics.median(ours / base for ours, base in zip(seconds, noop))
-        calls = sessions.get(kind, "")
-        user, size = statistics.median(run.user for run in measured), max(run.megabytes for run in measured)
-        yield (
-            f"{count:>5}  {WORDS[kind]:<34}{statistics.median(seconds):>7.2f} s{ratio:>7.2f} x  {min(seconds):>6.2f} - {max(seconds):<6.2f}"
-            f"{calls:>5}{user:>9.2f} s{size:>8.0f} MB"
-        )
-
-
 @contextmanager
 def server(name: str) -> Iterator[Bench]:
     # Short, because the path of SSH's control socket may have 100 letters.
@@ -205,27 +133,3 @@ def server(name: str) -> Iterator[Bench]:
             yield bench
         finally:
             bench.remove()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sites", default="1,100,1000", help="how many sites, for each table part")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each play takes its turn")
-    parser.add_argument("--name", default="portico-bench", help="of the container, its network and its image")
-    options = parser.parse_args()
-    subprocess.run([ROOT / "tools/containers"], check=True)
-    unchanged = {}
-    print(f"{'sites':>5}  {'run':<34}{'median':>9}{'ratio':>9}  {'min - max':^15}{'calls':>5}{'CPU':>11}{'memory':>11}", flush=True)
-    with server(options.name) as bench:
-        for count in map(int, options.sites.split(",")):
-            runs, sessions = measure(bench, count, options.rounds)
-            print("\n".join(rows(count, runs, sessions)), flush=True)
-            unchanged[count] = statistics.median(run.seconds for run in runs["unchanged"])
-    fewest, most = min(unchanged), max(unchanged)
-    if most > fewest:
-        print(f"One more site costs an unchanged run {1000 * (unchanged[most] - unchanged[fewest]) / (most - fewest):.1f} ms.")
-    print("ratio: to the play with one task, in the same session. calls: SSH sessions. CPU and memory: the controller's.")
-
-
-if __name__ == "__main__":
-    main()

@@ -173,19 +173,27 @@ def test_the_accounts_folder_is_lost(renew, heals, base, each):
     "harm",
     [
         f"rm {LETSENCRYPT}/live/base/privkey.pem",
-        f"rm -r {LETSENCRYPT}/live/base {LETSENCRYPT}/archive/base",
+        f"rm -r {LETSENCRYPT}/live/base",
         f"rm {LETSENCRYPT}/renewal/base.conf",
         f"echo '[renewalparams' >{LETSENCRYPT}/renewal/base.conf",
         f": >{LETSENCRYPT}/renewal/base.conf",
     ],
-    ids=["a link", "all files", "the configuration", "garbage for the configuration", "an empty configuration"],
+    ids=["a link", "all links", "the configuration", "garbage for the configuration", "an empty configuration"],
 )
-def test_what_certbot_keeps_is_damaged_by_hand(renew, heals, base, each, harm):
+def test_what_certbot_keeps_is_damaged_by_hand(renews, heals, base, harm):
+    """certbot would not renew it, and most of it would not even see it. The renewal makes it whole, and goes on."""
     base.at_once(lambda server: server.run(harm))
+    renews()
+    heals()
+
+
+def test_all_of_a_lineage_is_deleted_by_hand(renew, heals, base, each):
+    """Only the play obtains it again. Visitors are served what nginx has in memory meanwhile."""
+    base.at_once(lambda server: server.run(f"rm -r {LETSENCRYPT}/live/base {LETSENCRYPT}/archive/base"))
     done, before = renew()
 
     def judge(server):
-        assert not done[server].ok and "base" in done[server].text, done[server].text
+        assert not done[server].ok and "base: " in done[server].text, done[server].text
         assert server.served("base") == before[server]
 
     each(judge)
