@@ -97,6 +97,10 @@ class Server:
         """Return nginx's master, which no renewal may replace."""
         return self.run("cat /run/nginx.pid")
 
+    def workers(self) -> list[str]:
+        """Return nginx's workers, which every reload replaces."""
+        return sorted(self.run("pgrep --parent $(cat /run/nginx.pid)").split())
+
     def status(self) -> list[dict[str, Any]]:
         """Return what the host itself says of its certificates."""
         return json.loads(self.try_to("portico-certificates status --json 2>/dev/null").text)
