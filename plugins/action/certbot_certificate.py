@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import typing as t
 
 from ansible_collections.portico.web.plugins.plugin_utils import certificates, entries, own_certificates, tool
@@ -26,20 +27,23 @@ class ActionModule(PorticoAction):
         contents, warnings = self._contents(wanted)
         request = {
             "certificates": certificates.host_entries(wanted, settings),
-            "contents": contents,
+            # Nothing where there is nothing: Ansible strikes what is secret from the answer, "null" too.
+            **{key: json.dumps(value) for key, value in (("contents", contents), ("eab", settings.eab), ("account", settings.account)) if value},
             "obtain": options["obtain"],
             "settings": {key: value for key, value in (("metrics", settings.metrics), ("alarm_command", settings.alarm_command)) if value},
             "packages": settings.packages,
             "requirements": settings.requirements,
             "credentials": settings.credentials,
             "tool": base64.b64encode(tool.build()).decode(),
-            **{key: getattr(settings, key) for key in ("scope", "removed", "email", "eab", "account", "ca_bundle", "preflight")},
+            **{key: getattr(settings, key) for key in ("scope", "removed", "email", "ca_bundle", "preflight")},
         }
         answer = self._ask("certbot_lineage", request, task_vars)
         missing = answer["missing"]
         if missing and not self._task.check_mode:
             self._run_module("ansible.builtin.apt", {"name": missing, "update_cache": True, "install_recommends": False}, task_vars)
             answer = self._ask("certbot_lineage", request, task_vars)
+        if "failures" not in answer:
+            raise entries.PorticoError(f"apt has installed {', '.join(missing)}, and the host still has not {', '.join(answer['missing'])}.")
         result = {key: answer[key] for key in _RESULT if key in answer}
         result["warnings"] = [*warnings, *result.get("warnings", [])]
         if missing:

@@ -24,6 +24,7 @@ LOG = "/var/log/letsencrypt/letsencrypt.log"
 SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt"
 
 SECONDS_FOR_AN_ORDER = 300
+SECONDS_FOR_HOOKS = 1800
 SECONDS_FOR_A_RENEWAL = 3600
 SECONDS_FOR_ANOTHER_CERTBOT = 120
 SECONDS_BETWEEN_TRIES = 3
@@ -102,12 +103,19 @@ class Certbot:
         if done.rc == 0:
             return None
         if done.rc == 124:
-            return f"certbot was stopped, for it had not ended after {SECONDS_FOR_AN_ORDER} seconds"
+            return f"certbot was stopped, for it had not ended after {self._seconds_for(order)} seconds"
         return lineage.words_of_failure(f"{done.out}\n{done.err}", log, order["server"])
 
     def _order(self, order: lineage.Order, known: lineage.Lineage) -> tuple[commands.Done, str]:
-        with self._registration(order["server"]) as registration:
-            return self.run([*self.command(order, known), *registration], SECONDS_FOR_AN_ORDER)
+        with self._registration(order["server"], known.parameters.get("account")) as registration:
+            return self.run([*self.command(order, known), *registration], self._seconds_for(order))
+
+    @staticmethod
+    def _seconds_for(order: lineage.Order) -> float:
+        challenge = order["challenge"]
+        # Somebody's own hooks may wait for each name. certbot's plugins wait once for all of them.
+        wait = SECONDS_FOR_HOOKS if challenge["kind"] == "hooks" else challenge.get("propagation") or 0
+        return SECONDS_FOR_AN_ORDER + wait
 
     def command(self, order: lineage.Order, known: lineage.Lineage) -> list[str]:
         """Return the arguments with which certbot obtains a lineage. It would else keep one that is not due for renewal."""
@@ -141,8 +149,11 @@ class Certbot:
         """
         problems = []
         for order in orders:
-            repair(order, self.version)
-            self.settle(order)
+            try:
+                repair(order, self.version)
+                self.settle(order)
+            except OSError as error:
+                problems.append(f"{order['name']}: {error}")
         for order in orders:
             # certbot 4.0 asks for a profile at the first order and forgets it.
             if order.get("profile") and (4, 0) <= self.version < (4, 1) and is_due(order["name"], now):
@@ -157,8 +168,11 @@ class Certbot:
                 who = ", ".join(order["name"] for order in failed) or "certbot renew"
                 problems.append(f"{who}: it could not be renewed: {lineage.words_of_failure(f'{done.out}{done.err}', log, server)}")
         for order in orders:
-            self.settle(order)
-        return problems
+            try:
+                self.settle(order)
+            except OSError as error:
+                problems.append(f"{order['name']}: {error}")
+        return list(dict.fromkeys(problems))
 
     def _again(self, order: lineage.Order) -> list[str]:
         why = self.obtain(order, lineage.read(order["name"]))
@@ -184,14 +198,17 @@ class Certbot:
 
     def delete(self, name: str, revoke: bool) -> str | None:
         """Delete a lineage, and revoke its certificate first if so asked; return why it could not be."""
-        argv = ["delete", "--non-interactive", "--cert-name", name]
-        server = "the CA"
-        if revoke:
-            found = lineage.read(name)
-            server = found.server or server
-            argv = ["revoke", "--non-interactive", "--cert-name", name, "--delete-after-revoke", "--reason", "cessationofoperation"]
-            argv += ["--server", found.server] if found.server else []
-        done, log = self.run(argv, SECONDS_FOR_AN_ORDER)
+        found = lineage.read(name)
+        server = found.server or "the CA"
+        if revoke and found.certificate and found.certificate.not_after > time.time():
+            # By the certificate's own key: the account may be gone, or be one of several.
+            argv = ["revoke", "--non-interactive", "--cert-name", name, "--key-path", f"{lineage.LIVE}/{name}/{layout.KEY_FILE}", "--no-delete-after-revoke"]
+            argv += ["--reason", "cessationofoperation", *(["--server", found.server] if found.server else [])]
+            done, log = self.run(argv, SECONDS_FOR_AN_ORDER)
+            # As after a run that was killed in between.
+            if done.rc != 0 and "urn:ietf:params:acme:error:alreadyRevoked" not in f"{done.out}{done.err}{log}":
+                return lineage.words_of_failure(f"{done.out}\n{done.err}", log, server)
+        done, log = self.run(["delete", "--non-interactive", "--cert-name", name], SECONDS_FOR_AN_ORDER)
         return None if done.rc == 0 else lineage.words_of_failure(f"{done.out}\n{done.err}", log, server)
 
     def run(self, argv: Sequence[str], seconds: float) -> tuple[commands.Done, str]:
@@ -207,11 +224,11 @@ class Certbot:
                 time.sleep(SECONDS_BETWEEN_TRIES)  # certbot only tries its lock, and has no way to wait for it
 
     @contextlib.contextmanager
-    def _registration(self, server: str) -> Iterator[list[str]]:
+    def _registration(self, server: str, account: str | None = None) -> Iterator[list[str]]:
         """Give what only an account's registration or choice needs. What is secret in it goes through a file that root reads."""
         accounts = lineage.accounts(server)
         if accounts:
-            chosen = self.authority.account if self.authority.account in accounts else accounts[-1]
+            chosen = next((each for each in (self.authority.account, account) if each in accounts), accounts[-1])
             yield ["--account", chosen] if len(accounts) > 1 else []
             return
         if not self.authority.eab:
@@ -240,8 +257,8 @@ def _challenge(order: lineage.Order) -> list[str]:
 
 def is_due(name: str, now: float) -> bool:
     """Return whether a lineage's certificate is in its time of renewal, or cannot be read."""
-    certificate = lineage.read(name).certificate
-    return certificate is None or certificate.not_after - now < certificate.window
+    found = lineage.read(name)
+    return found.certificate is None or found.certificate.not_after - now < lineage.window(found.certificate, found.configuration)
 
 
 @contextlib.contextmanager
@@ -269,6 +286,11 @@ def set_aside_accounts(server: str) -> None:
     shutil.move(folder, f"{kept}/{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.path.basename(os.path.dirname(folder))}")
 
 
+def is_lost(account: str) -> bool:
+    """Return whether the CA did not know an account any more."""
+    return bool(glob.glob(f"{layout.CERTBOT}/lost-accounts/*/{account}"))
+
+
 def exported_account(server: str, name: str) -> str:
     """Return an account, its private key included, as a text that L(import_account) takes."""
     folder = f"{lineage.account_folder(server)}/{name}"
@@ -280,11 +302,14 @@ def import_account(account: Mapping[str, t.Any]) -> None:
     """Put an exported account where certbot looks for it, complete or not at all, for root alone."""
     folder = lineage.account_folder(account["server"])
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    new = tempfile.mkdtemp(prefix=".portico-", dir=layout.CERTBOT)
+    # certbot takes what begins with a dot for an account too, so that it is not made beside the others.
+    new = tempfile.mkdtemp(prefix=".portico-", dir=lineage.LETSENCRYPT)
     try:
         for part in ("regr", "private_key", "meta"):
             files.write(f"{new}/{part}.json", json.dumps(account[part]), 0o600 if part != "private_key" else 0o400)
-        shutil.move(new, f"{folder}/{account['name']}")
+        # What a run that was killed had not finished.
+        shutil.rmtree(f"{folder}/{account['name']}", ignore_errors=True)
+        os.rename(new, f"{folder}/{account['name']}")
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -341,10 +366,23 @@ def repair(order: lineage.Order, version: Sequence[int]) -> str | None:
         return _repair(order, version) if needs_repair(order["name"]) else None
 
 
+def _archive_copies(live: str, archive: str) -> None:
+    """Make a version of copies that lie where certbot's links should be, as after a backup was brought back."""
+    paths = {part: f"{live}/{part}.pem" for part in _PARTS}
+    if not all(os.path.isfile(path) and not os.path.islink(path) and os.path.getsize(path) for path in paths.values()):
+        return
+    numbers_there = [int(found.group(1)) for found in (re.fullmatch(r"\w+?(\d+)\.pem", name) for name in (os.listdir(archive) if os.path.isdir(archive) else [])) if found]
+    number = max(numbers_there, default=0) + 1
+    os.makedirs(archive, mode=0o700, exist_ok=True)
+    for part, path in paths.items():
+        shutil.copy2(path, f"{archive}/{part}{number}.pem")
+
+
 def _repair(order: lineage.Order, version: Sequence[int]) -> str | None:
     name = order["name"]
     live, conf = f"{lineage.LIVE}/{name}", f"{lineage.RENEWAL}/{name}.conf"
     archive = f"{lineage.LETSENCRYPT}/archive/{name}"
+    _archive_copies(live, archive)
     number = _newest(archive)
     if number is None:
         _move_away(name, live, conf, archive)
@@ -353,6 +391,9 @@ def _repair(order: lineage.Order, version: Sequence[int]) -> str | None:
     targets = {f"{live}/{part}.pem": f"../../archive/{name}/{part}{number}.pem" for part in _PARTS}
     if not _are_whole(targets):
         os.makedirs(live, mode=0o700, exist_ok=True)
+        copies = [link for link in targets if os.path.lexists(link) and not os.path.islink(link)]
+        if copies:
+            _move_away(name, *copies)
         for link, target in targets.items():
             files.point(link, target)
         done.append("its links were made again")
@@ -391,19 +432,31 @@ def _newest(archive: str) -> int | None:
 def _is_whole(text: str) -> bool:
     """Return whether certbot can make sense of a renewal configuration."""
     top, parameters = lineage.top_parameters(text), lineage.renewal_parameters(text)
-    readable = all(not line.strip() or line.strip().startswith(("#", "[")) or "=" in line for line in text.splitlines())
+    # ConfigObj's values of several lines are somebody's own.
+    readable = "'''" in text or '"""' in text or all(not line.strip() or line.strip().startswith(("#", "[")) or "=" in line for line in text.splitlines())
     return readable and set(_PARTS) <= top.keys() and {"server", "authenticator"} <= parameters.keys()
 
 
 def _configuration(order: lineage.Order, account: str | None, version: Sequence[int]) -> str:
     name = order["name"]
+    certificate = lineage.read_certificate(f"{lineage.LIVE}/{name}/{layout.CERTIFICATE_FILE}")
     top = {"version": ".".join(map(str, version)), "archive_dir": f"{lineage.LETSENCRYPT}/archive/{name}"}
     top.update({part: f"{lineage.LIVE}/{name}/{part}.pem" for part in ("cert", "privkey", "chain", "fullchain")})
-    parameters = {"account": account, "key_type": order.get("key_type") or "ecdsa", "server": order["server"]}
+    key_type = order.get("key_type") or (certificate.key_type if certificate else "") or "ecdsa"
+    size = certificate.key_size if certificate and certificate.key_type == key_type else 0
+    parameters = {"account": account, "key_type": key_type, "server": _server_of(certificate, order)}
+    parameters.update({"rsa_key_size": str(size)} if key_type == "rsa" and size else {})
+    parameters.update({"elliptic_curve": lineage.CURVE_NAMES.get(size, "")} if key_type == "ecdsa" else {})
+    parameters.update(preferred_chain=order.get("preferred_chain"), preferred_profile=order.get("profile"))
     lines = [f"{key} = {value}" for key, value in top.items()]
     lines += ["", "# Options used in the renewal process", "[renewalparams]"]
     lines += [f"{key} = {value}" for key, value in parameters.items() if value]
     return lineage.settled_configuration(lineage.Lineage(configuration="\n".join(lines) + "\n"), order, version)
+
+
+def _server_of(certificate: lineage.Certificate | None, order: lineage.Order) -> str:
+    """Return the CA that a certificate is from, as far as it tells: nobody may be promised that a test certificate is trusted."""
+    return lineage.STAGING if certificate and "(STAGING)" in certificate.issuer else order["server"]
 
 
 def _move_away(name: str, *paths: str) -> None:

@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 SECONDS = 120
 """What a program has that nobody said more about."""
 
+SECONDS_TO_END = 10
+"""What it then has for cleaning up, as certbot does with the records that it wrote."""
+
 _ADMINISTRATORS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -48,9 +51,18 @@ def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, secon
         out, err = process.communicate(None if text is None else text.encode(), timeout=seconds)
         return Done(process.returncode, _decoded(out), _decoded(err))
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
+        out, err = _ended(process)
         return Done(124, _decoded(out), _decoded(err))
+
+
+def _ended(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """End a program that was told to, or did not hear it, and return what it said."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        return process.communicate(timeout=SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()
 
 
 def _decoded(said: bytes) -> str:

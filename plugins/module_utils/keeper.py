@@ -51,6 +51,8 @@ class Part:
     domains: Sequence[str] = ()
     key: str = ""
     """Of a pair, C(ecdsa) or C(rsa)."""
+    lineage: str = ""
+    """certbot's, if it is one of those."""
     server_names: Sequence[str] = ()
     """The names that nginx serves with it."""
     placeholder: bool = False
@@ -65,11 +67,13 @@ class Part:
     """What is wrong on the wire, which a reload may heal."""
 
     @property
-    def window(self) -> int:
+    def window(self) -> float:
         """How long before its end it is to be renewed, in seconds."""
         if self.certificate is None:
             return 0
-        return min(self.certificate.window, _LONGEST_NOTICE) if self.issuer == "own" else self.certificate.window
+        if self.issuer == "own":
+            return min(self.certificate.window, _LONGEST_NOTICE)
+        return lineage.window(self.certificate, files.read(f"{lineage.RENEWAL}/{self.lineage}.conf") if self.lineage else None)
 
     @property
     def is_missing(self) -> bool:
@@ -139,13 +143,13 @@ def _parts(name: str, entry: register.Entry, server_names: Sequence[str]) -> lis
         if not orders:
             return [make(f"{layout.OWN}/{name}/{layout.CERTIFICATE_FILE}")]
         kinds = _kinds(orders)
-        return [make(f"{lineage.LIVE}/{order['name']}/{layout.CERTIFICATE_FILE}", key=kind) for order, kind in zip(orders, kinds)]
+        return [make(f"{lineage.LIVE}/{order['name']}/{layout.CERTIFICATE_FILE}", key=kind, lineage=order["name"]) for order, kind in zip(orders, kinds)]
     link = layout.certificate_link(name)
     placeholder = os.path.realpath(link) == os.path.realpath(layout.PLACEHOLDER)
     paths = [f"{link}/{layout.CERTIFICATE_FILE}", f"{layout.LINEAGES}/{name}/rsa/{layout.CERTIFICATE_FILE}"]
     if len(orders) < 2 or placeholder:
-        return [make(paths[0], placeholder=placeholder)]
-    return [make(path, key=kind) for path, kind in zip(paths, _kinds(orders))]
+        return [make(paths[0], placeholder=placeholder, lineage=name if orders else "")]
+    return [make(path, key=kind, lineage=order["name"]) for path, kind, order in zip(paths, _kinds(orders), orders)]
 
 
 def _kinds(orders: Sequence[lineage.Order]) -> list[str]:
@@ -257,8 +261,9 @@ def _still(renewal: Iterable[str], now: float) -> list[str]:
 
 def _is_due(name: str, now: float) -> bool:
     entry = register.certificates()[_lineages()[name]]
-    folder = lineage.LIVE if entry["orders"] else layout.OWN
-    certificate = lineage.read_certificate(f"{folder}/{name}/{layout.CERTIFICATE_FILE}")
+    if entry["orders"]:
+        return certbot.is_due(name, now)
+    certificate = lineage.read_certificate(f"{layout.OWN}/{name}/{layout.CERTIFICATE_FILE}")
     return certificate is None or certificate.not_after - now < certificate.window
 
 
@@ -303,7 +308,7 @@ def renew() -> int:
     program = register.setting("certbot", certbot.PACKAGED)
     if os.path.exists(program) and (orders or glob.glob(f"{lineage.RENEWAL}/*.conf")):
         try:
-            wrong += certbot.Certbot(program).renew(orders, time.time())
+            wrong += certbot.Certbot(program, certbot.Authority(register.setting("email"))).renew(orders, time.time())
         except OSError as error:
             wrong.append(f"certbot renew: {error}")
     elif orders:

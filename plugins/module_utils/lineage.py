@@ -13,6 +13,7 @@ import os
 import re
 import ssl
 import typing as t
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,9 @@ LETSENCRYPT = "/etc/letsencrypt"
 LIVE = LETSENCRYPT + "/live"
 RENEWAL = LETSENCRYPT + "/renewal"
 ACCOUNTS = LETSENCRYPT + "/accounts"
+
+STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
+"""A CA whose certificates nobody trusts (https://letsencrypt.org/docs/staging-environment/)."""
 
 DAY = 86400
 SHORT_LIVED = 10 * DAY
@@ -184,10 +188,25 @@ def _settings(text: str) -> t.Iterator[tuple[str, str, str]]:
     section = ""
     for line in map(str.strip, text.splitlines()):
         if line.startswith("["):
-            section = line
+            section = _section(line, section)
         elif "=" in line and not line.startswith("#"):
             key, value = line.split("=", 1)
             yield section, key.strip(), value.strip().strip("'\"")
+
+
+_WEBROOTS = "[renewalparams][[webroot_map]]"
+
+
+def _section(header: str, before: str) -> str:
+    """Return a section's name, that of a sub-section with what it is part of."""
+    return header if not header.startswith("[[") else before.partition("[[")[0] + header
+
+
+def _written(value: str) -> str:
+    """Return a value as ConfigObj reads it as one text. A list is written with a comma at its end."""
+    if not value.endswith(",") and re.search(r"[,#]|^\s|\s$", value):
+        return f"'{value}'" if '"' in value else f'"{value}"'
+    return value
 
 
 def with_parameters(text: str, parameters: Mapping[str, str | None], top: Mapping[str, str | None] | None = None, webroots: Mapping[str, str] | None = None) -> str:
@@ -198,18 +217,21 @@ def with_parameters(text: str, parameters: Mapping[str, str | None], top: Mappin
     :param webroots: name to folder, the whole of the sub-section C(webroot_map); None leaves it as it is.
     """
     wanted = {"": dict(top or {}), "[renewalparams]": dict(parameters)}
-    webroots_now = {key: value for section, key, value in _settings(text) if section == "[[webroot_map]]"}
-    new_map = webroots is not None and webroots != webroots_now
+    webroots_now = {key: value for section, key, value in _settings(text) if section == _WEBROOTS}
+    new_map = ["[[webroot_map]]", *(f"{name} = {folder}" for name, folder in webroots.items())] if webroots else []
+    is_new = webroots is not None and webroots != webroots_now
     kept: list[str] = []
     section = ""
-    for line in text.splitlines():
+    for line in [*text.splitlines(), "[end]"]:
         stripped = line.strip()
         if stripped.startswith("["):
             kept += _missing(wanted.get(section, {}))
-            section = stripped
-            if section == "[[webroot_map]]" and new_map:
+            if section == "[renewalparams]" and is_new:
+                kept += new_map
+            section = _section(stripped, section)
+            if section == _WEBROOTS and is_new:
                 continue
-        elif section == "[[webroot_map]]" and new_map:
+        elif section == _WEBROOTS and is_new:
             continue
         elif "=" in stripped and not stripped.startswith("#") and section in wanted:
             key = stripped.split("=", 1)[0].strip()
@@ -218,17 +240,14 @@ def with_parameters(text: str, parameters: Mapping[str, str | None], top: Mappin
                 if value is None:
                     continue
                 if stripped.split("=", 1)[1].strip().strip("'\"") != value:
-                    line = f"{key} = {value}"
+                    line = f"{key} = {_written(value)}"
         kept.append(line)
-    kept += _missing(wanted.get(section, {}))
-    if new_map and webroots:
-        kept += ["[[webroot_map]]", *(f"{name} = {folder}" for name, folder in webroots.items())]
-    return "\n".join(kept) + "\n"
+    return "\n".join(kept[:-1]) + "\n"
 
 
 def _missing(wanted: dict[str, str | None]) -> list[str]:
     """Return lines for what was not met, and forget it."""
-    lines = [f"{key} = {value}" for key, value in wanted.items() if value is not None]
+    lines = [f"{key} = {_written(value)}" for key, value in wanted.items() if value is not None]
     wanted.clear()
     return lines
 
@@ -303,7 +322,8 @@ def _other_key(certificate: Certificate, order: Order) -> list[str]:
 
 def account_folder(server: str) -> str:
     """Return the folder in which certbot keeps its accounts at a CA."""
-    return f"{ACCOUNTS}/{server.partition('://')[2]}"
+    parts = urllib.parse.urlsplit(server)
+    return f"{ACCOUNTS}/{parts.netloc}{parts.path}"
 
 
 def accounts(server: str) -> list[str]:
@@ -331,6 +351,9 @@ def settled_configuration(lineage: Lineage, order: Order, version: Sequence[int]
     chosen = next((each for each in (account, lineage.parameters.get("account"), *reversed(known)) if each in known), None)
     if chosen:
         parameters["account"] = chosen
+    if lineage.parameters.get("authenticator") == "standalone":
+        # They made room on port 80 for certbot's own server. Run now, they would stop nginx at each renewal.
+        parameters.update(pre_hook=None, post_hook=None)
     webroots: dict[str, str] = {}
     if challenge["kind"] == "http":
         parameters.update(authenticator="webroot", webroot_path=f"{layout.ACME_WEBROOT},", pref_challs=None)
@@ -351,6 +374,15 @@ def settled_configuration(lineage: Lineage, order: Order, version: Sequence[int]
 def credentials_file(name: str) -> str:
     """Return where the credentials lie with which a lineage is proved through DNS."""
     return f"{layout.DNS_CREDENTIALS}/{name}.ini"
+
+
+_UNITS = {"hour": 3600, "day": DAY, "week": 7 * DAY}
+
+
+def window(certificate: Certificate, configuration: str | None) -> float:
+    """Return how long before its end a certificate is renewed, in seconds: somebody's own word for it is respected."""
+    said = re.fullmatch(r"(\d+) (hour|day|week)s?", top_parameters(configuration or "").get("renew_before_expiry", ""))
+    return min(certificate.window, int(said.group(1)) * _UNITS[said.group(2)]) if said else certificate.window
 
 
 def _window(lineage: Lineage, version: Sequence[int]) -> str | None:

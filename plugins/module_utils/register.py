@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import typing as t
+from collections.abc import Collection
 
 from ansible_collections.portico.web.plugins.module_utils import files, layout
 
@@ -45,6 +46,15 @@ def with_part(manifest: Manifest, scope: str, part: Manifest) -> Manifest:
     if part["certificates"] or part["settings"]:
         scopes[scope] = part
     return {"format": FORMAT, "scopes": dict(sorted(scopes.items()))}
+
+
+def without(manifest: Manifest, names: Collection[str]) -> Manifest:
+    """Return a manifest without what its scopes have given up, as far as it is named."""
+
+    def kept(part: Manifest) -> Manifest:
+        return {**part, "certificates": {name: entry for name, entry in part["certificates"].items() if name not in names or not entry.get("given_up")}}
+
+    return {**manifest, "scopes": {scope: kept(part) for scope, part in manifest["scopes"].items()}}
 
 
 def certificates(manifest: Manifest | None = None) -> dict[str, Entry]:

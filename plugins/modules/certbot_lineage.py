@@ -20,9 +20,8 @@ options:
     elements: dict
     required: true
   contents:
-    description: The C(fullchain) and the C(key) of certificates that somebody brings, by name.
-    type: dict
-    default: {}
+    description: The C(fullchain) and the C(key) of certificates that somebody brings, by name, in JSON.
+    type: str
   obtain:
     description: The names of those that are obtained now.
     type: list
@@ -55,11 +54,11 @@ options:
     description: Where the CA writes to.
     type: str
   eab:
-    description: The external account binding, C(kid) and C(hmac_key).
-    type: dict
+    description: The external account binding, C(kid) and C(hmac_key), in JSON.
+    type: str
   account:
     description: An account to use, as M(portico.web.certbot_account) exports it.
-    type: dict
+    type: str
   ca_bundle:
     description: The text of the PEM bundle that verifies the CA's own server.
     type: str
@@ -141,7 +140,10 @@ failures:
 """
 
 import base64
+import contextlib
+import glob
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -226,12 +228,16 @@ class Plan:
     unserved: bool = False
     """Whether an earlier run could not have nginx read what it is told to serve."""
     to_remove: list[str] = field(default_factory=list)
+    awaiting: list[str] = field(default_factory=list)
+    """Certificates that are removed when others for the same names are there."""
+    stale: list[str] = field(default_factory=list)
+    """Certificates that were made of something else before, which is still there."""
     manifest: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def changes(self, obtain: list[str]) -> bool:
         """Return whether carrying it out changes anything."""
-        found = (self.files, self.units, self.repairs, self.unsettled, self.contents, self.to_link, self.broken, self.to_remove)
+        found = (self.files, self.units, self.repairs, self.unsettled, self.contents, self.to_link, self.broken, self.to_remove, self.stale)
         return any(found) or self.environment or self.account or self.unserved or self.manifest or any(entry["name"] in obtain for entry in self.due)
 
 
@@ -243,6 +249,8 @@ class Outcome:
     obtained: list[str] = field(default_factory=list)
     linked: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    """Those that are the scope's no more, removed or not."""
     failures: list[str] = field(default_factory=list)
 
 
@@ -255,9 +263,15 @@ class Host:
         self.wanted: list[Entry] = params["certificates"]
         self.obtain: list[str] = params["obtain"]
         self.account: t.Mapping[str, t.Any] | None = params["account"]
+        self.lost_account = self.account is not None and certbot.is_lost(self.account["name"])
+        if self.lost_account:
+            self.account = None
         self.manifest = register.load()
         self.before: dict[str, Entry] = self.manifest["scopes"].get(params["scope"], {"certificates": {}})["certificates"]
-        self.program = certbot.program(bool(params["requirements"]))
+        self.others: dict[str, dict[str, t.Any]] = {name: part["settings"] for name, part in sorted(self.manifest["scopes"].items()) if name != params["scope"]}
+        """What the other scopes say of the whole host."""
+        self.requirements = sorted({*params["requirements"], *(each for settings in self.others.values() for each in settings.get("requirements", []))})
+        self.program = certbot.program(bool(self.requirements))
         self.lineages: dict[str, lineage.Lineage] = {}
 
     @property
@@ -278,10 +292,14 @@ class Host:
         plan = Plan(files=[file for file in self._files() if file.differs()], units=self._unit_steps(), environment=self._environment_differs())
         plan.account = self.account is not None and self.account["name"] not in lineage.accounts(self.account["server"])
         plan.unserved = os.path.exists(UNSERVED)
+        if self.lost_account:
+            plan.warnings.append("The CA does not know the account of certbot_account any more, and another was registered. Export that one with portico.web.certbot_account.")
+        for entry in self.wanted:
+            self._refuse_strangers(plan, entry)
         for entry in self.wanted:
             self._plan_entry(plan, entry, version or (99,))
         self._plan_removal(plan)
-        plan.manifest = register.text(self._new_manifest(plan)) != files.read(register.path())
+        plan.manifest = register.text(self._new_manifest(plan.to_remove)) != files.read(register.path())
         return plan
 
     def _plan_entry(self, plan: Plan, entry: Entry, version: tuple[int, ...]) -> None:
@@ -298,10 +316,12 @@ class Host:
         if reasons:
             plan.due.append(entry)
             plan.reasons[name] = reasons
-        if self._is_right(entry) and not self._is_linked(entry):
+        if (self._is_right(entry) or self._is_better(entry)) and not self._is_linked(entry):
             plan.to_link.append(entry)
-        elif not self._is_right(entry) and self._is_broken(name):
+        elif not self._is_right(entry) and self._is_broken(entry):
             plan.broken.append(name)
+        elif self._is_right(entry) and self._has_stale(entry):
+            plan.stale.append(name)
 
     def _reasons(self, entry: Entry, order: lineage.Order) -> list[str]:
         profile = self.before.get(entry["name"], {}).get("profiles", {}).get(order["name"])
@@ -322,12 +342,29 @@ class Host:
         for other, part in self.manifest["scopes"].items():
             if other == scope:
                 continue
+            taken = {name for name, each in part["certificates"].items() if not each.get("given_up")}
+            taken |= {order["name"] for name in taken for order in part["certificates"][name]["orders"]}
             for entry in self.wanted:
-                if entry["name"] in part["certificates"]:
+                if taken & {entry["name"], *(order["name"] for order in entry["orders"])}:
                     raise CertificateError(f'certbot_certificates, entry "{entry["name"]}": the scope "{other}" has a certificate of that name on this host. Choose another name.')
+            mine, theirs = ([each for each in given if not each.startswith("certbot-")] for given in (self.params["requirements"], part["settings"].get("requirements", [])))
+            if mine and theirs and mine != theirs:
+                raise CertificateError(f'certbot_version: the scope "{other}" has {theirs[0]} of PyPI on this host already, and not {mine[0]}. Set the same in both.')
             for key, value in self.params["settings"].items():
                 if part["settings"].get(key, value) != value:
                     raise CertificateError(f'certbot_{key}: the scope "{other}" has set it for this host already, to something else. Set it in one of the two.')
+
+    def _refuse_strangers(self, plan: Plan, entry: Entry) -> None:
+        """See that a lineage that somebody else made, and that has a wanted name, is for what is wanted."""
+        for order in entry["orders"] if entry["name"] not in self.before else []:
+            certificate = lineage.read(order["name"]).certificate
+            dropped = sorted(certificate.domains - set(order["domains"])) if certificate else []
+            if certificate and certificate.domains.isdisjoint(order["domains"]):
+                raise CertificateError(
+                    f'certbot_certificates, entry "{entry["name"]}": this host\'s certbot has a certificate of that name already, for {", ".join(dropped)}. Give the entry another name.'
+                )
+            if dropped:
+                plan.warnings.append(f"The certificate {order['name']} was on this host already, and will not be for {', '.join(dropped)} any more.")
 
     def _refuse_incapable(self, version: tuple[int, ...]) -> None:
         wrong = certbot.cannot([order for entry in self.wanted for order in entry["orders"]], version)
@@ -335,7 +372,9 @@ class Host:
             raise CertificateError("; ".join(wrong))
 
     def _files(self) -> list[File]:
-        bundle, credentials = (None if text is None else text.encode() for text in (self.params["ca_bundle"], self.params["credentials"]))
+        bundles = dict.fromkeys(filter(None, [*(each.get("ca_bundle") for each in self.others.values()), self.params["ca_bundle"]]))
+        bundle = "\n".join(sorted(bundles)).encode() or None
+        credentials = None if self.params["credentials"] is None else self.params["credentials"].encode()
         found = [File(path, text.encode(), mode) for path, (text, mode) in units.files().items()]
         found += [File(layout.TOOL, base64.b64decode(self.params["tool"]), 0o755), File(layout.ACME_CA_BUNDLE, bundle), File(OLD_DROP_IN, None)]
         for entry in self.wanted:
@@ -367,13 +406,13 @@ class Host:
 
     def _environment_differs(self) -> bool:
         link = layout.CERTBOT_ENVIRONMENT
-        if not self.params["requirements"]:
+        if not self.requirements:
             return os.path.lexists(link)
         # A Python that was upgraded under it has taken its interpreter away, or its folder of packages.
         return files.read(f"{link}/requirements.txt") != self._requirements() or certbot.version(self.program) is None or not os.path.exists(f"{link}/bin/python")
 
     def _requirements(self) -> str:
-        return "".join(f"{each}\n" for each in self.params["requirements"])
+        return "".join(f"{each}\n" for each in self.requirements)
 
     # ---- what nginx is told to serve
 
@@ -381,75 +420,158 @@ class Host:
         """Return whether the files that nginx reads first are those of the wanted certificate."""
         return not (self._reasons(entry, entry["orders"][0]) if entry["orders"] else self._content_reasons(entry))
 
-    def _is_broken(self, name: str) -> bool:
-        link = layout.certificate_link(name)
-        return os.path.islink(link) and not os.path.exists(f"{link}/{layout.CERTIFICATE_FILE}") and os.path.exists(f"{layout.PLACEHOLDER}/{layout.CERTIFICATE_FILE}")
+    def _is_better(self, entry: Entry) -> bool:
+        """Return whether a certificate that is not the wanted one is better than the placeholder that nginx has."""
+        if not entry["orders"] or not self._has_placeholder(entry["name"]):
+            return False
+        order = entry["orders"][0]
+        found = self.lineages[order["name"]]
+        return bool(self._is_usable(found) and found.server == order["server"] and found.certificate and not found.certificate.domains.isdisjoint(entry["domains"]))
+
+    @staticmethod
+    def _is_usable(found: lineage.Lineage) -> bool:
+        return found.certificate is not None and found.key_matches and found.certificate.not_after > time.time()
+
+    @staticmethod
+    def _has_placeholder(name: str) -> bool:
+        return os.path.realpath(layout.certificate_link(name)) == os.path.realpath(layout.PLACEHOLDER)
+
+    def _is_broken(self, entry: Entry) -> bool:
+        """Return whether nginx is led to what it cannot start with."""
+        link = layout.certificate_link(entry["name"])
+        if not os.path.islink(link) or self._has_placeholder(entry["name"]) or not os.path.exists(f"{layout.PLACEHOLDER}/{layout.CERTIFICATE_FILE}"):
+            return False
+        if not os.path.exists(f"{link}/{layout.CERTIFICATE_FILE}") or not os.path.exists(f"{link}/{layout.KEY_FILE}"):
+            return True
+        if not entry["orders"] or files.target(link) != _link_target(entry):
+            return False
+        found = self.lineages[entry["orders"][0]["name"]]
+        return found.certificate is None or not found.key_matches
 
     def _is_linked(self, entry: Entry) -> bool:
-        links = [(layout.certificate_link(entry["name"]), _link_target(entry["name"])), *self._links(entry)]
+        links = [(layout.certificate_link(entry["name"]), _link_target(entry)), *self._links(entry)]
         return all(files.target(link) == target for link, target in links) and not self._transport(entry).differs()
 
     def _second(self, entry: Entry) -> bool:
-        """Return whether a pair's second certificate is right."""
-        return len(entry["orders"]) > 1 and not self._reasons(entry, entry["orders"][1])
+        """Return whether nginx is to serve a pair's second certificate: one that is right, or that it serves and may go on to."""
+        if len(entry["orders"]) < 2:
+            return False
+        order = entry["orders"][1]
+        found = self.lineages[order["name"]]
+        is_served = files.target(f"{layout.LINEAGES}/{entry['name']}/rsa/{layout.CERTIFICATE_FILE}") == f"{lineage.LIVE}/{order['name']}/{layout.CERTIFICATE_FILE}"
+        return (is_served and self._is_usable(found)) or not self._reasons(entry, order)
 
     def _links(self, entry: Entry) -> list[tuple[str, str]]:
         """Return the links that make a certificate's folder, each with its target."""
-        name = entry["name"]
-        sources = [("", f"{lineage.LIVE}/{name}" if entry["orders"] else f"{layout.OWN}/{name}")]
+        sources = [(_folder(entry), f"{lineage.LIVE if entry['orders'] else layout.OWN}/{entry['name']}")]
         if self._second(entry):
-            sources.append(("/rsa", f"{lineage.LIVE}/{entry['orders'][1]['name']}"))
-        return [(f"{layout.LINEAGES}/{name}{below}/{file}", f"{source}/{file}") for below, source in sources for file in (layout.CERTIFICATE_FILE, layout.KEY_FILE)]
+            sources.append((f"{_folder(entry)}/rsa", f"{lineage.LIVE}/{entry['orders'][1]['name']}"))
+        return [(f"{folder}/{file}", f"{source}/{file}") for folder, source in sources for file in (layout.CERTIFICATE_FILE, layout.KEY_FILE)]
 
     def _transport(self, entry: Entry) -> File:
         text = layout.TRANSPORT_TRUSTED if entry["trusted"] else layout.TRANSPORT_UNTRUSTED
         if self._second(entry):
-            text += layout.SECOND_CERTIFICATE.format(folder=f"{layout.LINEAGES}/{entry['name']}/rsa")
-        return File(f"{layout.LINEAGES}/{entry['name']}/{layout.TRANSPORT_FILE}", text.encode())
+            text += layout.SECOND_CERTIFICATE.format(folder=f"{_folder(entry)}/rsa")
+        return File(f"{_folder(entry)}/{layout.TRANSPORT_FILE}", text.encode())
 
     # ---- what goes
 
     def _plan_removal(self, plan: Plan) -> None:
-        wanted = {entry["name"] for entry in self.wanted}
-        served = set(certificates_of(store.manifest(store.live_number())))
-        for name in self.before.keys() - wanted:
+        gone = self.before.keys() - {entry["name"] for entry in self.wanted}
+        served = {name for name in gone if self._is_served(name)}
+        for name in sorted(gone):
             if name in served:
                 plan.warnings.append(f"The certificate {name} is in no list any more, and nginx still serves it. It is kept until no site has it.")
             else:
-                plan.to_remove.append(name)
-        plan.to_remove.sort()
+                (plan.awaiting if self._awaits(name) else plan.to_remove).append(name)
+
+    @staticmethod
+    def _is_served(name: str) -> bool:
+        """Return whether nginx serves a certificate, in a site of Portico or in one that somebody wrote."""
+        if name in certificates_of(store.manifest(store.live_number())):
+            return True
+        nginx = commands.find("nginx")
+        text = commands.run([nginx, "-T"]).out if nginx else ""
+        return any(f"{folder}/{name}/" in text for folder in (layout.CERTIFICATES, layout.LINEAGES, lineage.LIVE, layout.OWN))
+
+    def _awaits(self, name: str) -> list[str]:
+        """Return the wanted certificates for some of a certificate's names that are not there yet: until then it is not removed."""
+        domains = set(self.before[name]["domains"])
+        return [entry["name"] for entry in self.wanted if domains & set(entry["domains"]) and not self._is_right(entry)]
 
     def _keeps(self, name: str) -> bool:
         """Return whether a certificate that goes from the list stays on the host."""
         return self.params["removed"] == "kept" or self.before[name].get("adopted", False)
 
     def _remove(self, name: str, outcome: Outcome) -> None:
-        if self._keeps(name):
+        """Remove a certificate that is in the list no more, or leave it to whoever made it."""
+        if self._awaits(name):
             return
-        for order in self.before[name]["orders"]:
-            why = certbot.Certbot(self.program).delete(order["name"], self.params["removed"] == "revoked") if lineage.read(order["name"]).known else None
-            if why:
-                outcome.failures.append(f"{name}: it could not be {self.params['removed']}: {why}")
-                return
-            files.remove(lineage.credentials_file(order["name"]))
-        files.remove(layout.certificate_link(name))
-        shutil.rmtree(f"{layout.LINEAGES}/{name}", ignore_errors=True)
-        own_certificates.remove(name)
-        outcome.removed.append(name)
+        if not self._keeps(name):
+            for order in (*self.before[name]["orders"], *self.before[name].get("stale", [])):
+                why = self._delete(order)
+                if why:
+                    outcome.failures.append(f"{name}: it could not be {self.params['removed']}: {why}")
+                    return
+            files.remove(layout.certificate_link(name))
+            shutil.rmtree(f"{layout.LINEAGES}/{name}", ignore_errors=True)
+            own_certificates.remove(name)
+            outcome.removed.append(name)
+        outcome.forgotten.append(name)
 
-    def _new_manifest(self, plan: Plan, failed: t.Collection[str] = ()) -> register.Manifest:
-        """Return what this host's certificates are, when the plan is carried out."""
+    def _stale(self, entry: Entry) -> list[lineage.Order]:
+        """Return the lineages that a certificate was made of before, and is not any more."""
+        before = self.before.get(entry["name"], {})
+        others = [each for name, part in self.manifest["scopes"].items() if name != self.params["scope"] for each in part["certificates"].values()]
+        wanted = {order["name"] for each in (*self.wanted, *others) for order in each["orders"]}
+        return [order for order in (*before.get("orders", []), *before.get("stale", [])) if order["name"] not in wanted]
+
+    def _has_stale(self, entry: Entry) -> bool:
+        return bool(self._stale(entry)) or bool(entry["orders"] and os.path.lexists(f"{layout.OWN}/{entry['name']}"))
+
+    def _remove_stale(self, entry: Entry, outcome: Outcome) -> None:
+        """Remove what a certificate was made of before, now that nginx serves what it is made of."""
+        name = entry["name"]
+        for order in self._stale(entry):
+            why = None if self._keeps(name) else self._delete(order)
+            if why:
+                outcome.failures.append(f"{name}: what it was before could not be {self.params['removed']}: {why}")
+                return
+        if entry["orders"]:
+            own_certificates.remove(name)
+            shutil.rmtree(f"{layout.LINEAGES}/{name}/own", ignore_errors=True)
+        self.manifest["scopes"][self.params["scope"]]["certificates"][name]["stale"] = []
+        self.before = self.manifest["scopes"][self.params["scope"]]["certificates"]
+        register.save(self.manifest)
+
+    def _delete(self, order: lineage.Order) -> str | None:
+        """Delete or revoke a lineage, and what it is proved with; return why it could not be."""
+        certbot.repair(order, certbot.version(self.program) or ())
+        if lineage.read(order["name"]).known:
+            why = certbot.Certbot(self.program).delete(order["name"], self.params["removed"] == "revoked")
+            if why:
+                return why
+        files.remove(lineage.credentials_file(order["name"]))
+        return None
+
+    def _new_manifest(self, removed: t.Collection[str]) -> register.Manifest:
+        """Return what this host's certificates are, when some were removed."""
         entries = {}
         for entry in self.wanted:
             before = self.before.get(entry["name"])
             known = any(self.lineages[order["name"]].known for order in entry["orders"])
             adopted = before.get("adopted", False) if before else known
             profiles = (before or {}).get("profiles", {})
-            entries[entry["name"]] = {**{key: value for key, value in entry.items() if key != "name"}, "adopted": adopted, "profiles": profiles}
-        gone = set(plan.to_remove) - set(failed)
-        entries.update({name: entry for name, entry in self.before.items() if name not in entries and name not in gone})
-        settings = {**self.params["settings"], **({"certbot": self.program} if self.params["requirements"] else {})}
-        return register.with_part(self.manifest, self.params["scope"], {"certificates": entries, "settings": settings})
+            kept = {key: value for key, value in entry.items() if key != "name"}
+            entries[entry["name"]] = {**kept, "adopted": adopted, "profiles": profiles, "stale": self._stale(entry)}
+        # Another scope may take over what this one has given up, and keeps because nginx serves it.
+        entries.update({name: {**entry, "given_up": True} for name, entry in self.before.items() if name not in entries and name not in removed})
+        settings = dict(self.params["settings"])
+        if self.params["requirements"]:
+            settings.update(certbot=self.program, requirements=self.params["requirements"])
+        settings.update({key: self.params[key] for key in ("ca_bundle", "email") if self.params[key]})
+        manifest = register.without(self.manifest, entries)
+        return register.with_part(manifest, self.params["scope"], {"certificates": entries, "settings": settings})
 
     # ---- acting
 
@@ -460,12 +582,9 @@ class Host:
         self._keep_renewal(plan)
         if plan.account:
             certbot.import_account(self.account or {})
-        self._mend(plan)
-        for name in plan.to_remove:
-            self._remove(name, outcome)
-        failed = [line.partition(":")[0] for line in outcome.failures]
+        self._mend(plan, outcome)
         if plan.manifest:
-            self.manifest = self._new_manifest(plan, failed)
+            self.manifest = self._new_manifest([])
             register.save(self.manifest)
         self._install_contents(plan, outcome)
         for name in plan.broken:
@@ -475,12 +594,27 @@ class Host:
             self._serve(plan.to_link, outcome)
         for entry in plan.due:
             if entry["name"] in self.obtain:
-                try:
+                with _failing_alone(entry["name"], outcome):
                     self._obtain(entry, outcome)
-                except OSError as error:
-                    # A disk that is full, say. It keeps one certificate from being had, and not the play from going on.
-                    outcome.failures.append(f"{entry['name']}: {error}")
+        self._clear_away(plan, outcome)
         return outcome
+
+    def _clear_away(self, plan: Plan, outcome: Outcome) -> None:
+        """Remove what is not wanted any more, now that nginx serves what is."""
+        # Who obtains one certificate after the other has had the rest done by the run before.
+        is_one_of_many = bool(self.obtain) and any(entry["name"] not in self.obtain for entry in plan.due)
+        for name in (*plan.awaiting, *([] if is_one_of_many else plan.to_remove)):
+            with _failing_alone(name, outcome):
+                self._remove(name, outcome)
+        for entry in self.wanted:
+            if self._has_stale(entry) and self._is_right(entry) and self._is_linked(entry) and not os.path.exists(UNSERVED):
+                outcome.changed = True
+                with _failing_alone(entry["name"], outcome):
+                    self._remove_stale(entry, outcome)
+        if outcome.forgotten:
+            outcome.changed = True
+            self.manifest = self._new_manifest(outcome.forgotten)
+            register.save(self.manifest)
 
     def _keep_renewal(self, plan: Plan) -> None:
         for file in plan.files:
@@ -493,38 +627,39 @@ class Host:
     def _make_environment(self) -> None:
         """Make certbot's virtual environment beside the old one, and move the link to it."""
         link = layout.CERTBOT_ENVIRONMENT
-        old = files.target(link)
-        if not self.params["requirements"]:
+        if not self.requirements:
             files.remove(link)
         else:
             folder = f"{link}-{hashlib.sha256(f'{self._requirements()}{time.time()}'.encode()).hexdigest()[:8]}"
             os.makedirs(os.path.dirname(folder), mode=0o755, exist_ok=True)
             try:
-                for argv in (["python3", "-m", "venv", folder], [f"{folder}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *self.params["requirements"]]):
+                for argv in (["python3", "-m", "venv", folder], [f"{folder}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *self.requirements]):
                     done = commands.run(argv, seconds=SECONDS_FOR_PIP)
                     if done.rc != 0:
                         raise CertificateError(f"certbot cannot be had from PyPI: {_last_words(done)}. Nothing was changed.")
+                self._refuse_incapable(certbot.version(f"{folder}/bin/certbot") or ())
                 files.write(f"{folder}/requirements.txt", self._requirements())
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             files.point(link, folder)
-            self._refuse_incapable(certbot.version(self.program) or ())
-        if old:
-            shutil.rmtree(old, ignore_errors=True)
+        for each in glob.glob(f"{link}-*"):
+            if each != files.target(link):
+                shutil.rmtree(each, ignore_errors=True)
 
-    def _mend(self, plan: Plan) -> None:
+    def _mend(self, plan: Plan, outcome: Outcome) -> None:
         """Make lineages whole, and have them renewed as they should."""
         keeper = certbot.Certbot(self.program)
         for entry in self.wanted:
-            for order in entry["orders"]:
-                if order["name"] in plan.repairs:
-                    certbot.repair(order, keeper.version)
-                if order["name"] in (*plan.repairs, *plan.unsettled):
-                    keeper.settle(order, self._account_for(order))
-                    self.lineages[order["name"]] = lineage.read(order["name"])
-            if any(order["name"] in plan.repairs for order in entry["orders"]):
-                self._judge_again(plan, entry)
+            with _failing_alone(entry["name"], outcome):
+                for order in entry["orders"]:
+                    if order["name"] in plan.repairs:
+                        certbot.repair(order, keeper.version)
+                    if order["name"] in (*plan.repairs, *plan.unsettled):
+                        keeper.settle(order, self._account_for(order))
+                        self.lineages[order["name"]] = lineage.read(order["name"])
+                if any(order["name"] in plan.repairs for order in entry["orders"]):
+                    self._judge_again(plan, entry)
 
     def _judge_again(self, plan: Plan, entry: Entry) -> None:
         """Say anew whether a certificate is due that was just made whole."""
@@ -568,6 +703,11 @@ class Host:
         # What nginx refuses now it would refuse at the next boot too, and then serve nothing.
         for step in reversed(undo):
             step()
+        if len(entries) > 1:
+            # One of them is to blame.
+            for entry in entries:
+                self._serve([entry], outcome)
+            return
         outcome.failures += [f"{name}: the certificate is there, but nginx does not reload: {why}" for name in [entry["name"] for entry in entries] or ["nginx"]]
 
     def _link(self, entry: Entry) -> list[t.Callable[[], None]]:
@@ -576,10 +716,11 @@ class Host:
         undo = [_restored(link), File(transport.path, transport.before()).write]
         for each, target in self._links(entry):
             os.makedirs(os.path.dirname(each), mode=0o755, exist_ok=True)
+            undo.append(_restored(each))
             _point(each, target)
         transport.write()
         # Everything behind the link is complete now: nginx, whenever it looks, finds one or the other.
-        _point(link, _link_target(entry["name"]))
+        _point(link, _link_target(entry))
         return undo
 
     def _obtain(self, entry: Entry, outcome: Outcome) -> None:
@@ -639,8 +780,25 @@ class Host:
             raise CertificateError(f"systemctl {' '.join(arguments)}: {_last_words(done)}")
 
 
-def _link_target(name: str) -> str:
-    return os.path.relpath(f"{layout.LINEAGES}/{name}", layout.CERTIFICATES)
+def _folder(entry: Entry) -> str:
+    """Return the folder of links to a certificate.
+
+    Those of a CA and those of one's own have a folder each: nginx is led from one to the other in one step.
+    """
+    return f"{layout.LINEAGES}/{entry['name']}" + ("" if entry["orders"] else "/own")
+
+
+@contextlib.contextmanager
+def _failing_alone(name: str, outcome: Outcome) -> t.Iterator[None]:
+    """Have what goes wrong with one certificate, a disk that is full, say, keep no other from being had."""
+    try:
+        yield
+    except OSError as error:
+        outcome.failures.append(f"{name}: {error}")
+
+
+def _link_target(entry: Entry) -> str:
+    return os.path.relpath(_folder(entry), layout.CERTIFICATES)
 
 
 def _point(link: str, target: str) -> None:
@@ -695,7 +853,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "certificates": {"type": "list", "elements": "dict", "required": True},
-            "contents": {"type": "dict", "default": {}, "no_log": True},
+            "contents": {"type": "str", "no_log": True},
             "obtain": {"type": "list", "elements": "str", "default": []},
             "scope": {"type": "str", "default": "main"},
             "removed": {"type": "str", "choices": ["deleted", "revoked", "kept"], "default": "deleted"},
@@ -703,8 +861,9 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "default": []},
             "requirements": {"type": "list", "elements": "str", "default": []},
             "email": {"type": "str"},
-            "eab": {"type": "dict", "no_log": True},
-            "account": {"type": "dict", "no_log": True},
+            # Texts, because Ansible would strike each single value of a dict from the answer, the name of a certificate too.
+            "eab": {"type": "str", "no_log": True},
+            "account": {"type": "str", "no_log": True},
             "ca_bundle": {"type": "str"},
             "credentials": {"type": "str", "no_log": True},
             "preflight": {"type": "bool", "default": True},
@@ -713,7 +872,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     missing = packages.missing(module, module.params["packages"])
-    host = Host(module.params)
+    secret = {key: json.loads(module.params[key] or "{}") or None for key in ("contents", "eab", "account")}
+    host = Host({**module.params, **secret})
     try:
         if "certbot" in missing:
             host._refuse_incapable(packages.candidate(module, "certbot") or (99,))
@@ -722,7 +882,7 @@ def main() -> None:
         plan = host.plan()
         diff = _diff(host, plan)
         if module.check_mode:
-            outcome = Outcome(changed=plan.changes(module.params["obtain"]), linked=[entry["name"] for entry in plan.to_link], removed=plan.to_remove)
+            outcome = Outcome(changed=plan.changes(module.params["obtain"]), linked=[entry["name"] for entry in plan.to_link], removed=[name for name in plan.to_remove if not host._keeps(name)])
         else:
             outcome = host.apply(plan)
     except CertificateError as error:

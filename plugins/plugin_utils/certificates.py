@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from ansible_collections.portico.web.plugins.module_utils import lineage
 from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, own_certificates
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, did_you_mean, problem
 
 SERVERS = {
     "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
-    "staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+    "staging": lineage.STAGING,
 }
 """The CAs that have a name (https://letsencrypt.org/docs/staging-environment/)."""
 
@@ -68,8 +69,9 @@ class Settings:
         """Return what a certbot from PyPI is made of; nothing for one of the distribution."""
         if self.install == "distribution":
             return []
-        names = ["certbot", *([f"certbot-dns-{self.dns['plugin']}"] if self.dns else [])]
-        return [f"{name}=={self.version}" if self.version else name for name in names]
+        # pip finds the plugin's version that goes with it. Those of others have numbers of their own.
+        certbot = f"certbot=={self.version}" if self.version else "certbot"
+        return [certbot, *([f"certbot-dns-{self.dns['plugin']}"] if self.dns else [])]
 
     @property
     def credentials(self) -> str | None:

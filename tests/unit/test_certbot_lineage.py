@@ -358,7 +358,8 @@ def test_a_certificate_that_goes_from_the_list_is_deleted(world):
 def test_it_is_revoked_where_that_is_wanted(world):
     world.run(entry())
     world.run(removed="revoked")
-    assert any("revoke --non-interactive --cert-name shop --delete-after-revoke" in each for each in world.ran)
+    assert any("revoke --non-interactive --cert-name shop --key-path" in each for each in world.ran)
+    assert any("delete --non-interactive --cert-name shop" in each for each in world.ran)
 
 
 def test_what_nginx_still_serves_is_kept(world):
