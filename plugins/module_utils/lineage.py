@@ -351,7 +351,7 @@ def settled_configuration(lineage: Lineage, order: Order, version: Sequence[int]
     chosen = next((each for each in (account, lineage.parameters.get("account"), *reversed(known)) if each in known), None)
     if chosen:
         parameters["account"] = chosen
-    if lineage.parameters.get("authenticator") == "standalone":
+    if lineage.parameters.get("authenticator") in ("standalone", "apache", "nginx"):
         # They made room on port 80 for certbot's own server. Run now, they would stop nginx at each renewal.
         parameters.update(pre_hook=None, post_hook=None)
     webroots: dict[str, str] = {}

@@ -578,7 +578,11 @@ class Host:
     def apply(self, plan: Plan) -> Outcome:
         outcome = Outcome(changed=plan.changes([]))
         if plan.environment:
-            self._make_environment()
+            try:
+                self._make_environment()
+            except CertificateError as error:
+                # What is there goes on.
+                outcome.failures.append(f"certbot: {error}")
         self._keep_renewal(plan)
         if plan.account:
             certbot.import_account(self.account or {})

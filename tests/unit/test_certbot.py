@@ -335,3 +335,51 @@ def test_what_a_certbot_is_just_making_is_not_repaired(host, another, monkeypatc
     another.wait()
     assert certbot.repair(ORDER, (2, 1, 0)) == "its renewal configuration was made again"
     assert not (host / "letsencrypt/.certbot.lock").exists()
+
+
+def test_copies_that_a_backup_brought_back_become_a_version(host):
+    make_lineage(host)
+    live = host / "letsencrypt/live/shop"
+    contents = {each.name: each.read_bytes() for each in live.iterdir()}
+    for name, content in contents.items():
+        (live / name).unlink()
+        (live / name).write_bytes(content)
+    for each in (host / "letsencrypt/archive/shop").iterdir():
+        each.write_text("older")
+    assert certbot.repair(ORDER, (2, 1, 0)) == "its links were made again"
+    assert {each.name: each.read_bytes() for each in live.iterdir()} == contents
+    assert os.readlink(live / "privkey.pem") == "../../archive/shop/privkey2.pem"
+
+
+def test_a_configuration_that_is_made_again_goes_on_with_the_same_kind_of_key(host):
+    make_lineage(host)
+    (host / "letsencrypt/renewal/shop.conf").unlink()
+    certbot.repair({**ORDER, "profile": "tlsserver"}, (4, 0))
+    found = lineage.read("shop").parameters
+    assert (found["key_type"], found["elliptic_curve"], found["preferred_profile"]) == ("ecdsa", "secp256r1", "tlsserver")
+
+
+def test_one_lineage_that_cannot_be_mended_keeps_no_other_from_being_renewed(host, monkeypatch):
+    make_lineage(host)
+
+    def full(_order, _version):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(certbot, "repair", full)
+    assert stand_in(host).renew([ORDER], time.time()) == ["shop: [Errno 28] No space left on device"]
+    assert [told.split("\n")[0] for told in calls(host)] == ["renew"]
+
+
+def test_what_is_revoked_already_is_deleted(host):
+    make_lineage(host)
+    (host / "answers/0").write_text("echo 'urn:ietf:params:acme:error:alreadyRevoked :: no :: done' >&2; exit 1\n")
+    assert stand_in(host).delete("shop", revoke=True) is None
+    revoke, delete = calls(host)
+    assert "--key-path" in revoke and delete.startswith("delete\n")
+
+
+def test_the_account_of_a_lineage_is_the_one_that_it_is_renewed_with(host):
+    for name in ("a" * 32, "b" * 32):
+        make_account(host, name)
+    stand_in(host).obtain(ORDER, lineage.Lineage(parameters={"account": "a" * 32}))
+    assert f"--account\n{'a' * 32}\n" in calls(host)[0]

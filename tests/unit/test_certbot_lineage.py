@@ -28,6 +28,28 @@ def entry(name="shop", domains=None, trusted=True, orders=None, issuer="acme"):
     return {"name": name, "domains": domains, "issuer": issuer, "trusted": trusted, "orders": [order(name, domains)] if orders is None else orders}
 
 
+def parameters(*entries, **params):
+    """Return the module's parameters."""
+    return {
+        "certificates": list(entries),
+        "contents": {},
+        "obtain": [each["name"] for each in entries],
+        "scope": "main",
+        "removed": "deleted",
+        "settings": {},
+        "packages": [],
+        "requirements": [],
+        "email": None,
+        "eab": None,
+        "account": None,
+        "ca_bundle": None,
+        "credentials": None,
+        "preflight": True,
+        "tool": base64.b64encode(b"#!tool").decode(),
+        **params,
+    }
+
+
 class World:
     """A host below a temporary folder. What is run is written down, and answered as the test says."""
 
@@ -68,7 +90,8 @@ class World:
     def obtain(self, order):
         self.orders.append(order["name"])
         if self.refusal is None:
-            self.make_lineage(order["name"], **{**self.issue, "domains": order["domains"] if self.issue["domains"] is NAMES else self.issue["domains"]})
+            kind = ("rsa:2048",) if order.get("key_type") == "rsa" else self.issue["kind"]
+            self.make_lineage(order["name"], **{**self.issue, "kind": kind, "domains": order["domains"] if self.issue["domains"] is NAMES else self.issue["domains"]})
         return self.refusal
 
     def make_lineage(self, name="shop", domains=NAMES, kind=("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"), server=SERVER):
@@ -88,25 +111,7 @@ class World:
 
     def run(self, *entries, **params):
         """Do what the module does, and return its plan and its outcome."""
-        given = {
-            "certificates": list(entries),
-            "contents": {},
-            "obtain": [each["name"] for each in entries],
-            "scope": "main",
-            "removed": "deleted",
-            "settings": {},
-            "packages": [],
-            "requirements": [],
-            "email": None,
-            "eab": None,
-            "account": None,
-            "ca_bundle": None,
-            "credentials": None,
-            "preflight": True,
-            "tool": base64.b64encode(b"#!tool").decode(),
-            **params,
-        }
-        host = certbot_lineage.Host(given)
+        host = certbot_lineage.Host(parameters(*entries, **params))
         plan = host.plan()
         self.ran.clear()
         self.orders.clear()
@@ -419,3 +424,117 @@ def test_a_setting_of_the_host_belongs_to_one_scope(world):
 def test_there_is_nothing_secret_in_the_register(world):
     world.run(entry(), eab={"kid": "k", "hmac_key": "hunter2"}, credentials="hunter2")
     assert "hunter2" not in json.dumps(register.load())
+
+
+# ---- what must not be lost on the way from one state to another
+
+
+def test_a_renamed_certificate_is_removed_when_its_successor_is_there(world):
+    world.run(entry())
+    world.refusal = "the CA is out"
+    _plan, outcome = world.run(entry("store"))
+    assert (outcome.removed, lineage.read("shop").known) == ([], True)
+    world.refusal = None
+    _plan, outcome = world.run(entry("store"))
+    assert (outcome.obtained, outcome.removed) == (["store"], ["shop"])
+    assert not world.run(entry("store"))[0].changes(["store"])
+
+
+def test_a_pair_serves_the_second_certificate_until_its_successor_is_there(world):
+    def pair(size):
+        return entry(orders=[order(key_type="ecdsa"), order("shop-rsa", key_type="rsa", key_size=size)])
+
+    world.make_lineage("shop-rsa", kind=("rsa:2048",))
+    world.make_lineage()
+    world.run(pair(2048))
+    assert "/rsa/" in transport()
+    world.refusal = "the CA is out"
+    _plan, outcome = world.run(pair(3072))
+    assert outcome.failures == ["shop: the CA is out"]
+    assert "/rsa/" in transport()
+
+
+def test_a_pair_that_becomes_one_leaves_no_lineage_behind(world):
+    pair = entry(orders=[order(key_type="ecdsa"), order("shop-rsa", key_type="rsa")])
+    world.run(pair)
+    assert "/rsa/" in transport()
+    world.run(entry(orders=[order(key_type="ecdsa")]))
+    assert any("delete --non-interactive --cert-name shop-rsa" in each for each in world.ran)
+    assert "/rsa/" not in transport()
+    assert register.certificates()["shop"]["stale"] == []
+
+
+def test_what_nginx_refused_is_put_back_link_by_link(world):
+    world.run(entry())
+    before = {each: os.readlink(each) for each in Path(layout.LINEAGES).rglob("*.pem")}
+    world.reloads = ["[emerg] no"]
+    _plan, outcome = world.run(entry(issuer="own", orders=[]), contents={"shop": {"fullchain": "certificate", "key": "key"}})
+    assert len(outcome.failures) == 1
+    assert {each: os.readlink(each) for each in Path(layout.LINEAGES).rglob("*.pem")} == before
+    assert world.link() == "../lineages/shop"
+
+
+def test_a_certificate_that_nginx_could_not_start_with_gives_way_to_the_placeholder(world):
+    world.run(entry())
+    (world.root / "letsencrypt/archive/shop/fullchain1.pem").write_text("garbage")
+    world.refusal = "the CA is out"
+    world.run(entry())
+    assert world.link() == "../placeholder"
+
+
+def test_what_there_is_is_served_until_more_can_be_had(world):
+    """It was made by hand for one of the two names."""
+    world.make_lineage(domains=NAMES[:1])
+    os.symlink("../placeholder", layout.certificate_link("shop"))
+    world.refusal = "the CA is out"
+    _plan, outcome = world.run(entry())
+    assert (outcome.linked, outcome.failures) == (["shop"], ["shop: the CA is out"])
+
+
+def test_a_strangers_lineage_of_the_same_name_is_left_alone(world):
+    world.make_lineage("mail", domains=["mail.example.com"])
+    with pytest.raises(certbot_lineage.CertificateError, match='entry "mail": .* already, for mail.example.com. Give the entry another name'):
+        world.run(entry("mail", domains=["webmail.example.com"]))
+
+
+def test_scopes_do_not_take_from_each_other_what_is_the_hosts(world, monkeypatch):
+    monkeypatch.setattr(certbot_lineage.Host, "_make_environment", lambda _host: None)
+    world.run(entry("a"), scope="one", ca_bundle="ONE", requirements=["certbot==5.8.0"])
+    plan, _outcome = world.run(entry("b"), scope="two", ca_bundle="TWO", requirements=["certbot==5.8.0", "certbot-dns-rfc2136"])
+    assert Path(layout.ACME_CA_BUNDLE).read_text() == "ONE\nTWO"
+    host = certbot_lineage.Host(parameters(entry("c"), scope="three"))
+    assert host.requirements == ["certbot-dns-rfc2136", "certbot==5.8.0"]
+    assert not any(file.path == layout.ACME_CA_BUNDLE for file in host.plan().files)
+    with pytest.raises(certbot_lineage.CertificateError, match="certbot_version: the scope"):
+        world.run(entry("d"), scope="four", requirements=["certbot==5.7.0"])
+
+
+def test_two_scopes_never_have_one_lineage(world):
+    world.run(entry(orders=[order(key_type="ecdsa"), order("shop-rsa", key_type="rsa")]), scope="one")
+    with pytest.raises(certbot_lineage.CertificateError, match='entry "shop-rsa": the scope "one"'):
+        world.run(entry("shop-rsa"), scope="two")
+
+
+def test_what_one_scope_has_given_up_another_may_take(world):
+    world.run(entry(), scope="old")
+    world.served = ["shop"]
+    world.run(scope="old")
+    _plan, outcome = world.run(entry(), scope="new")
+    assert (outcome.failures, world.orders) == ([], [])
+    assert list(register.load()["scopes"]["new"]["certificates"]) == ["shop"]
+    assert not register.load()["scopes"].get("old", {"certificates": {}})["certificates"]
+
+
+def test_what_a_hand_written_server_block_names_is_kept(world, monkeypatch):
+    world.run(entry())
+    monkeypatch.setattr(commands, "find", lambda name: name)
+    world.answers["nginx -T"] = commands.Done(0, f"ssl_certificate {lineage.LIVE}/shop/fullchain.pem;", "")
+    plan, outcome = world.run()
+    assert (outcome.removed, len(plan.warnings)) == ([], 1)
+
+
+def test_an_account_that_the_ca_has_lost_is_not_brought_back(world):
+    name = "a" * 32
+    os.makedirs(f"{layout.CERTBOT}/lost-accounts/20260101T000000Z-acme.example/{name}")
+    plan, _outcome = world.run(entry(), account={"name": name, "server": SERVER})
+    assert (plan.account, len(plan.warnings)) == (False, 1)

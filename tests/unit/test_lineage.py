@@ -376,3 +376,31 @@ def test_another_certbot_at_work_is_recognised(output, locked):
     assert lineage.is_locked(output) is locked
 
 
+
+
+def test_a_value_with_a_comma_is_one_text_for_certbot():
+    text = lineage.with_parameters("[renewalparams]\nserver = x\n", {"manual_auth_hook": "/bin/prove a,b", "pref_challs": "http-01,"})
+    assert 'manual_auth_hook = "/bin/prove a,b"\n' in text and "pref_challs = http-01,\n" in text
+    assert lineage.renewal_parameters(text)["manual_auth_hook"] == "/bin/prove a,b"
+
+
+def test_the_webroots_stand_below_the_parameters_and_nowhere_else():
+    text = "[renewalparams]\nserver = x\n[acme_renewal_info]\nari_retry_after = 1\n"
+    settled = lineage.with_parameters(text, {}, webroots={"a.example": "/w"})
+    assert settled == "[renewalparams]\nserver = x\n[[webroot_map]]\na.example = /w\n[acme_renewal_info]\nari_retry_after = 1\n"
+    assert lineage.with_parameters(settled, {}, webroots={"a.example": "/w"}) == settled
+
+
+def test_what_made_room_for_certbots_own_server_stops_nginx_no_more():
+    text = RENEWAL.replace("authenticator = webroot", "authenticator = standalone\npre_hook = systemctl stop nginx\npost_hook = systemctl start nginx")
+    assert "systemctl" not in lineage.settled_configuration(read_text(text), ORDER, (4, 0))
+
+
+def test_somebodys_own_word_about_when_to_renew_is_respected():
+    certificate = lineage.Certificate(NAMES, NOW + 90 * 86400 - 1, "key", not_before=NOW)
+    assert lineage.window(certificate, "renew_before_expiry = 10 days\n") == 10 * 86400
+    assert lineage.window(certificate, None) == lineage.window(certificate, "renew_before_expiry = 90 days\n") == 30 * 86400
+
+
+def test_a_directory_url_with_a_query_has_the_account_folder_that_certbot_gives_it():
+    assert lineage.account_folder("https://acme.example/dir?x=y") == "/etc/letsencrypt/accounts/acme.example/dir"
