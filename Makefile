@@ -7,6 +7,10 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
 
+# Compiled once, and not for each of the hundreds of runs of ansible-playbook, whatever this machine says of bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
+
 # Each of the long ones takes as long as all of these together: `make test-all` has them.
 SCENARIOS := default certificates installed published strangers trouble
 LONG_SCENARIOS := faults renewal
