@@ -13,7 +13,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
 # Each of the long ones takes as long as all of these together: `make test-all` has them.
 SCENARIOS := default certificates installed published strangers trouble
-LONG_SCENARIOS := faults renewal
+LONG_SCENARIOS := renewal faults
 
 .PHONY: help
 help: ## list the commands
