@@ -31,8 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one host together and in order, where pytest-xdist runs those of several side by side."""
     for item in items:
-        if "_testinfra_host" in item.callspec.params:
-            item.add_marker(pytest.mark.xdist_group(item.callspec.params["_testinfra_host"]))
+        host = item.callspec.params.get("_testinfra_host") if hasattr(item, "callspec") else None
+        if host:
+            item.add_marker(pytest.mark.xdist_group(host))
 
 
 @pytest.fixture(scope="module")
