@@ -202,7 +202,8 @@ class Certbot:
         server = found.server or "the CA"
         if revoke and found.certificate and found.certificate.not_after > time.time():
             # By the certificate's own key: the account may be gone, or be one of several.
-            argv = ["revoke", "--non-interactive", "--cert-name", name, "--key-path", f"{lineage.LIVE}/{name}/{layout.KEY_FILE}", "--no-delete-after-revoke"]
+            argv = ["revoke", "--non-interactive", "--cert-name", name, "--no-delete-after-revoke"]
+            argv += ["--key-path", f"{lineage.LIVE}/{name}/{layout.KEY_FILE}"] if found.key_matches else []
             argv += ["--reason", "cessationofoperation", *(["--server", found.server] if found.server else [])]
             done, log = self.run(argv, SECONDS_FOR_AN_ORDER)
             # As after a run that was killed in between.

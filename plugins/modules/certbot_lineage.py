@@ -267,12 +267,20 @@ class Host:
         if self.lost_account:
             self.account = None
         self.manifest = register.load()
-        self.before: dict[str, Entry] = self.manifest["scopes"].get(params["scope"], {"certificates": {}})["certificates"]
-        self.others: dict[str, dict[str, t.Any]] = {name: part["settings"] for name, part in sorted(self.manifest["scopes"].items()) if name != params["scope"]}
-        """What the other scopes say of the whole host."""
-        self.requirements = sorted({*params["requirements"], *(each for settings in self.others.values() for each in settings.get("requirements", []))})
+        self.before: dict[str, Entry] = dict(self.manifest["scopes"].get(params["scope"], {"certificates": {}})["certificates"])
+        self.others: dict[str, dict[str, t.Any]] = {}
+        """What the other scopes say of the whole host, if they have certificates on it."""
+        for name, part in sorted(self.manifest["scopes"].items()):
+            if name != params["scope"]:
+                # What another scope has given up and this one wants is this one's, with its past.
+                taken = {each: entry for each, entry in part["certificates"].items() if entry.get("given_up") and each in {wanted["name"] for wanted in self.wanted}}
+                self.before.update({each: {key: value for key, value in entry.items() if key != "given_up"} for each, entry in taken.items()})
+                if any(not entry.get("given_up") for entry in part["certificates"].values()):
+                    self.others[name] = part["settings"]
+        self.requirements = _united([params["requirements"], *(settings.get("requirements", []) for settings in self.others.values())])
         self.program = certbot.program(bool(self.requirements))
         self.lineages: dict[str, lineage.Lineage] = {}
+        self._configuration: tuple[bool, str] | None = None
 
     @property
     def authority(self) -> certbot.Authority:
@@ -309,8 +317,12 @@ class Host:
                 plan.repairs.append(order["name"])
             found = self.lineages[order["name"]] = lineage.read(order["name"])
             reasons += self._reasons(entry, order)
-            if found.known and lineage.settled_configuration(found, order, version, self._account_for(order)) != found.configuration:
+            settled = lineage.settled_configuration(found, order, version, self._account_for(order)) if found.known else None
+            if settled != found.configuration:
                 plan.unsettled.append(order["name"])
+                dropped = [f"{key} = {value}" for key, value in found.parameters.items() if key in ("pre_hook", "post_hook") and key not in lineage.renewal_parameters(settled or "")]
+                if dropped:
+                    plan.warnings.append(f"The renewal of {order['name']} does without {' and '.join(dropped)}, which made room for certbot's own server. What is still needed belongs to /etc/letsencrypt/renewal-hooks.")
         if not entry["orders"] and self._content_reasons(entry):
             plan.contents.append(name)
         if reasons:
@@ -347,11 +359,8 @@ class Host:
             for entry in self.wanted:
                 if taken & {entry["name"], *(order["name"] for order in entry["orders"])}:
                     raise CertificateError(f'certbot_certificates, entry "{entry["name"]}": the scope "{other}" has a certificate of that name on this host. Choose another name.')
-            mine, theirs = ([each for each in given if not each.startswith("certbot-")] for given in (self.params["requirements"], part["settings"].get("requirements", [])))
-            if mine and theirs and mine != theirs:
-                raise CertificateError(f'certbot_version: the scope "{other}" has {theirs[0]} of PyPI on this host already, and not {mine[0]}. Set the same in both.')
             for key, value in self.params["settings"].items():
-                if part["settings"].get(key, value) != value:
+                if self.others.get(other, {}).get(key, value) != value:
                     raise CertificateError(f'certbot_{key}: the scope "{other}" has set it for this host already, to something else. Set it in one of the two.')
 
     def _refuse_strangers(self, plan: Plan, entry: Entry) -> None:
@@ -445,6 +454,9 @@ class Host:
             return True
         if not entry["orders"] or files.target(link) != _link_target(entry):
             return False
+        second = f"{_folder(entry)}/rsa"
+        if second in (files.read(f"{link}/{layout.TRANSPORT_FILE}") or "") and not all(os.path.exists(f"{second}/{file}") for file in (layout.CERTIFICATE_FILE, layout.KEY_FILE)):
+            return True
         found = self.lineages[entry["orders"][0]["name"]]
         return found.certificate is None or not found.key_matches
 
@@ -485,14 +497,20 @@ class Host:
             else:
                 (plan.awaiting if self._awaits(name) else plan.to_remove).append(name)
 
-    @staticmethod
-    def _is_served(name: str) -> bool:
+    def _is_served(self, name: str) -> bool:
         """Return whether nginx serves a certificate, in a site of Portico or in one that somebody wrote."""
         if name in certificates_of(store.manifest(store.live_number())):
             return True
-        nginx = commands.find("nginx")
-        text = commands.run([nginx, "-T"]).out if nginx else ""
-        return any(f"{folder}/{name}/" in text for folder in (layout.CERTIFICATES, layout.LINEAGES, lineage.LIVE, layout.OWN))
+        return any(self._says_nginx(f"{folder}/{name}/") for folder in (layout.CERTIFICATES, layout.LINEAGES, lineage.LIVE, layout.OWN))
+
+    def _says_nginx(self, path: str) -> bool:
+        """Return whether nginx's configuration has a path in it, or may have, because it cannot be had."""
+        if self._configuration is None:
+            nginx = commands.find("nginx")
+            done = commands.run([nginx, "-T"]) if nginx else commands.Done(0, "", "")
+            self._configuration = (done.rc == 0, done.out)
+        known, text = self._configuration
+        return not known or path in text
 
     def _awaits(self, name: str) -> list[str]:
         """Return the wanted certificates for some of a certificate's names that are not there yet: until then it is not removed."""
@@ -509,7 +527,7 @@ class Host:
             return
         if not self._keeps(name):
             for order in (*self.before[name]["orders"], *self.before[name].get("stale", [])):
-                why = self._delete(order)
+                why = self._delete(order) if order["name"] not in self._wanted_lineages() else None
                 if why:
                     outcome.failures.append(f"{name}: it could not be {self.params['removed']}: {why}")
                     return
@@ -522,12 +540,19 @@ class Host:
     def _stale(self, entry: Entry) -> list[lineage.Order]:
         """Return the lineages that a certificate was made of before, and is not any more."""
         before = self.before.get(entry["name"], {})
-        others = [each for name, part in self.manifest["scopes"].items() if name != self.params["scope"] for each in part["certificates"].values()]
-        wanted = {order["name"] for each in (*self.wanted, *others) for order in each["orders"]}
+        wanted = self._wanted_lineages()
         return [order for order in (*before.get("orders", []), *before.get("stale", [])) if order["name"] not in wanted]
 
+    def _wanted_lineages(self) -> set[str]:
+        """Return the lineages that some certificate of this host is to be made of."""
+        others = [entry for name, part in self.manifest["scopes"].items() if name != self.params["scope"] for entry in part["certificates"].values()]
+        return {order["name"] for entry in (*self.wanted, *others) for order in entry["orders"]}
+
     def _has_stale(self, entry: Entry) -> bool:
-        return bool(self._stale(entry)) or bool(entry["orders"] and os.path.lexists(f"{layout.OWN}/{entry['name']}"))
+        """Return whether something is left of what a certificate was before, that nobody else has nginx serve."""
+        left = [f"{lineage.LIVE}/{order['name']}/" for order in self._stale(entry)]
+        left += [f"{layout.OWN}/{entry['name']}/"] if entry["orders"] and os.path.lexists(f"{layout.OWN}/{entry['name']}") else []
+        return bool(left) and not any(self._says_nginx(path) for path in left)
 
     def _remove_stale(self, entry: Entry, outcome: Outcome) -> None:
         """Remove what a certificate was made of before, now that nginx serves what it is made of."""
@@ -577,7 +602,9 @@ class Host:
 
     def apply(self, plan: Plan) -> Outcome:
         outcome = Outcome(changed=plan.changes([]))
-        if plan.environment:
+        # Who obtains one certificate after the other has had the rest done, or refused, by the run before.
+        is_one_of_many = bool(self.obtain) and any(entry["name"] not in self.obtain for entry in plan.due)
+        if plan.environment and not is_one_of_many:
             try:
                 self._make_environment()
             except CertificateError as error:
@@ -600,17 +627,17 @@ class Host:
             if entry["name"] in self.obtain:
                 with _failing_alone(entry["name"], outcome):
                     self._obtain(entry, outcome)
-        self._clear_away(plan, outcome)
+        self._clear_away(plan, outcome, is_one_of_many)
         return outcome
 
-    def _clear_away(self, plan: Plan, outcome: Outcome) -> None:
+    def _clear_away(self, plan: Plan, outcome: Outcome, is_one_of_many: bool) -> None:
         """Remove what is not wanted any more, now that nginx serves what is."""
-        # Who obtains one certificate after the other has had the rest done by the run before.
-        is_one_of_many = bool(self.obtain) and any(entry["name"] not in self.obtain for entry in plan.due)
         for name in (*plan.awaiting, *([] if is_one_of_many else plan.to_remove)):
             with _failing_alone(name, outcome):
                 self._remove(name, outcome)
         for entry in self.wanted:
+            if is_one_of_many and entry["name"] not in self.obtain:
+                continue
             if self._has_stale(entry) and self._is_right(entry) and self._is_linked(entry) and not os.path.exists(UNSERVED):
                 outcome.changed = True
                 with _failing_alone(entry["name"], outcome):
@@ -782,6 +809,15 @@ class Host:
         done = commands.run(["systemctl", *arguments])
         if done.rc != 0:
             raise CertificateError(f"systemctl {' '.join(arguments)}: {_last_words(done)}")
+
+
+def _united(requirements: t.Iterable[list[str]]) -> list[str]:
+    """Return what the scopes of a host want of PyPI, together: of certbot the newest that one of them names."""
+    wanted = {each for part in requirements for each in part}
+    pins = sorted((each for each in wanted if each.startswith("certbot==")), key=lambda each: certbot.numbers(each) or ())
+    if pins:
+        wanted -= {"certbot", *pins[:-1]}
+    return sorted(wanted)
 
 
 def _folder(entry: Entry) -> str:

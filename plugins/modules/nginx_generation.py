@@ -553,7 +553,7 @@ class Nginx:
             self._systemctl("enable", "--quiet")
         if state["active"]:
             # Whose links alone were mended need not be told, and may have better certificates in memory than on the disk.
-            if state["serving"] != number or not state["entered"] or state["default_site"]:
+            if number != state["generation"] or state["serving"] != number or not state["entered"] or state["default_site"]:
                 self._reload(number)
             return
         log = files.LogFromNow(serving.ERROR_LOG)

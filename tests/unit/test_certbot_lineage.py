@@ -363,7 +363,7 @@ def test_a_certificate_that_goes_from_the_list_is_deleted(world):
 def test_it_is_revoked_where_that_is_wanted(world):
     world.run(entry())
     world.run(removed="revoked")
-    assert any("revoke --non-interactive --cert-name shop --key-path" in each for each in world.ran)
+    assert any("revoke --non-interactive --cert-name shop" in each and "--key-path" in each for each in world.ran)
     assert any("delete --non-interactive --cert-name shop" in each for each in world.ran)
 
 
@@ -505,8 +505,9 @@ def test_scopes_do_not_take_from_each_other_what_is_the_hosts(world, monkeypatch
     host = certbot_lineage.Host(parameters(entry("c"), scope="three"))
     assert host.requirements == ["certbot-dns-rfc2136", "certbot==5.8.0"]
     assert not any(file.path == layout.ACME_CA_BUNDLE for file in host.plan().files)
-    with pytest.raises(certbot_lineage.CertificateError, match="certbot_version: the scope"):
-        world.run(entry("d"), scope="four", requirements=["certbot==5.7.0"])
+    # The newest that one of them names is for all of them, so that they can be brought to it one after the other.
+    host = certbot_lineage.Host(parameters(entry("d"), scope="four", requirements=["certbot==5.10.0"]))
+    assert host.requirements == ["certbot-dns-rfc2136", "certbot==5.10.0"]
 
 
 def test_two_scopes_never_have_one_lineage(world):
@@ -538,3 +539,49 @@ def test_an_account_that_the_ca_has_lost_is_not_brought_back(world):
     os.makedirs(f"{layout.CERTBOT}/lost-accounts/20260101T000000Z-acme.example/{name}")
     plan, _outcome = world.run(entry(), account={"name": name, "server": SERVER})
     assert (plan.account, len(plan.warnings)) == (False, 1)
+
+
+def test_a_lineage_that_somebody_wants_is_not_removed_with_what_had_it(world):
+    world.run(entry("shop-rsa"))
+    pair = entry(orders=[order(key_type="ecdsa"), order("shop-rsa")])
+    world.run(pair)
+    assert not any("delete" in each for each in world.ran)
+    world.run(entry("shop-rsa"))
+    assert not any("--cert-name shop-rsa" in each for each in world.ran)
+
+
+def test_what_was_taken_over_is_removed_like_any_other(world):
+    world.run(entry(), scope="old")
+    world.served = ["shop"]
+    world.run(scope="old")
+    world.run(entry(), scope="new")
+    assert not register.certificates()["shop"]["adopted"]
+    world.served = []
+    _plan, outcome = world.run(scope="new")
+    assert outcome.removed == ["shop"]
+
+
+def test_what_a_certificate_was_before_stays_while_somebody_else_has_it_served(world, monkeypatch):
+    monkeypatch.setattr(commands, "find", lambda name: name)
+    world.answers["nginx -T"] = commands.Done(0, f"ssl_certificate {lineage.LIVE}/shop/fullchain.pem;", "")
+    world.run(entry())
+    brought = {"contents": {"shop": {"fullchain": "certificate", "key": "key"}}}
+    world.run(entry(issuer="own", orders=[]), **brought)
+    assert not any("delete" in each for each in world.ran)
+    assert not world.run(entry(issuer="own", orders=[]), **brought)[0].changes([])
+
+
+def test_nothing_is_removed_while_nginx_does_not_say_what_it_serves(world, monkeypatch):
+    world.run(entry())
+    monkeypatch.setattr(commands, "find", lambda name: name)
+    world.answers["nginx -T"] = commands.Done(1, "", "[emerg] no")
+    _plan, outcome = world.run()
+    assert outcome.removed == []
+
+
+def test_a_hook_that_is_taken_out_is_told(world):
+    world.make_lineage()
+    conf = Path(lineage.RENEWAL, "shop.conf")
+    conf.write_text(conf.read_text().replace("authenticator = webroot", "authenticator = standalone\npost_hook = systemctl reload postfix"))
+    plan, _outcome = world.run(entry())
+    assert len(plan.warnings) == 1 and "post_hook = systemctl reload postfix" in plan.warnings[0]
