@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from faults import BASE
 
-OTHER = {"certbot_install": "{{ 'distribution' if 'pypi' in group_names else 'pypi' }}"}
+OTHER = {
+    "certbot_install": "{{ 'distribution' if 'pypi' in group_names else 'pypi' }}",
+    # The distribution has one version, and to ask it for another is refused.
+    "certbot_version": "{{ '' if 'pypi' in group_names else '5.8.0' }}",
+}
 ACCOUNTS = "find /etc/letsencrypt/accounts -name private_key.json | sort | xargs sha256sum"
 
 
