@@ -44,6 +44,13 @@ def name(host: Any) -> str:
 
 
 @pytest.fixture(scope="module")
+def turn(name: str) -> slice:
+    """This server's share of what the servers do by turns, of a list."""
+    servers = containers("web")
+    return slice(servers.index(name), None, len(servers))
+
+
+@pytest.fixture(scope="module")
 def address(name: str) -> str:
     (container,) = json.loads(
         subprocess.run(["docker", "inspect", name], check=True, capture_output=True, text=True).stdout

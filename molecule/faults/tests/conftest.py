@@ -10,9 +10,9 @@ from scene import PACKAGED, Server
 
 
 @pytest.fixture(scope="module")
-def server(host: Any, name: str, play: Callable[..., Any]) -> Server:
+def server(host: Any, name: str, turn: slice, play: Callable[..., Any]) -> Server:
     """A server in whatever state the test before left it."""
-    server = Server(host, name, play)
+    server = Server(host, name, turn, play)
     server.arm()
     if not host.file(PACKAGED).exists:
         server.keep_packaged()

@@ -50,8 +50,8 @@ def version_of(reply: Answer) -> str:
 class Server:
     """One server under test, and what is done to it."""
 
-    def __init__(self, host: Any, name: str, play: Callable[..., Any]) -> None:
-        self.host, self.name, self._play = host, name, play
+    def __init__(self, host: Any, name: str, turn: slice, play: Callable[..., Any]) -> None:
+        self.host, self.name, self.turn, self._play = host, name, turn, play
 
     @property
     def address(self) -> str:

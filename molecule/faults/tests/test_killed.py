@@ -1,8 +1,8 @@
 """Whatever publishes may be killed at any step: by the kernel, by the network, by an impatient person.
 
 What serves is then what served before or the new configuration, wholly; and the next run ends what was begun.
-PORTICO_ALL_FAULTS=1 kills at every step. The ordinary run takes some, evenly, and the moves of links and commands
-that act on nginx in any case.
+PORTICO_ALL_FAULTS=1 kills at every step, the releases by turns. The ordinary run takes some, evenly. The moves of links
+and the commands that act on nginx are each release's in any case.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SAMPLED = 3
 DECISIVE = re.compile(r"^(run systemctl (reload|start)|os\.rename \S*/live)")
 
 
-def chosen(steps):
+def chosen(steps, turn):
     """The numbers of the steps to kill at, each with whether nginx is restarted before the next run.
 
     A restart shows that what is on disk can be served. It also hides it when the next run forgets the reload.
@@ -24,7 +24,7 @@ def chosen(steps):
     spread = {round(1 + at * (len(steps) - 1) / (SAMPLED - 1)) for at in range(SAMPLED)}
     decisive = {number for number in everything if DECISIVE.search(steps[number - 1])}
     assert decisive, steps
-    kept = everything if EVERY_STEP else sorted(spread | decisive)
+    kept = sorted(decisive | (set(everything[turn]) if EVERY_STEP else spread))
     return [(number, False) for number in kept] + [(number, True) for number in sorted(decisive)]
 
 
@@ -77,7 +77,7 @@ def test_a_change_that_is_killed_at_any_step_is_ended_by_the_next_run(old):
         assert old.publish("new").ok
     kills = Kills(old, old.steps)
     before, after = "new", "old"
-    for number, restart in chosen(kills.steps):
+    for number, restart in chosen(kills.steps, old.turn):
         kills.at(number, restart, before, after)
         before, after = after, before
     assert not kills.wrong, "\n\n".join(kills.wrong)
@@ -87,7 +87,7 @@ def test_a_first_run_that_is_killed_at_any_step_is_ended_by_the_next_run(package
     with packaged.faults():
         assert packaged.publish("new").ok
     kills = Kills(packaged, packaged.steps)
-    for number, restart in chosen(kills.steps):
+    for number, restart in chosen(kills.steps, packaged.turn):
         packaged.unpublish()
         kills.at(number, restart, "packaged", "new", "http://pages.example.test/")
     assert not kills.wrong, "\n\n".join(kills.wrong)
@@ -101,7 +101,7 @@ def test_what_is_killed_while_it_is_put_back_is_put_back_by_the_next_run(old):
         assert not run.ok, run.output
         kills = Kills(old, old.steps)
         (swap, *_) = (number for number, step in enumerate(kills.steps, 1) if DECISIVE.search(step))
-    for number in range(swap + 1, len(kills.steps) + 1):
+    for number in range(swap + 1, len(kills.steps) + 1)[old.turn]:
         assert old.publish("old").ok
         with old.held_port(8099):
             kills.kill(number, "old", "new", nginx_http_port=8099)
