@@ -192,6 +192,7 @@ class App:
             self._fill(slot)
             self._start(slot)
             self._see_it_well(slot)
+            self._lead_to(slot)
         except BaseException as error:
             self._stop(slot)
             self._write(before)
@@ -200,18 +201,21 @@ class App:
             if isinstance(error, OSError):
                 raise self._error("writing its files", str(error)) from error
             raise
-        self._switch(live, slot)
+        if live:
+            self._retire(live)
         self._prune({self._release_of(f"{self.home}/slots/{each}") or "" for each in layout.APP_SLOTS})
 
-    def _switch(self, live: str | None, slot: str) -> None:
-        """Lead visitors to a slot, and stop the other when it has nothing in hand any more."""
+    def _lead_to(self, slot: str) -> None:
+        """Lead visitors to a slot, now and after a boot. nginx looks the link up for each connection, and need not be told."""
         self._run(["systemctl", "enable", "--quiet", *self._units(slot)])
         files.point(self.live, f"slots/{slot}")
-        if live:
-            self._run(["systemctl", "disable", "--quiet", *self._units(live)])
-            # nginx looks the socket up as it connects: what it had looked up already is accepted until then.
-            time.sleep(SECONDS_TO_DRAIN)
-            self._stop(live)
+
+    def _retire(self, slot: str) -> None:
+        """Stop a slot that was live, when it has nothing in hand any more."""
+        self._run(["systemctl", "disable", "--quiet", *self._units(slot)])
+        # Who looked it up before the link was moved may not have connected yet, which nobody can see from here.
+        time.sleep(SECONDS_TO_DRAIN)
+        self._stop(slot)
 
     def _start(self, slot: str) -> None:
         socket, service = self._units(slot)
