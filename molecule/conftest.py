@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.hosts = ",".join(f"docker://{name}" for name in containers("web"))
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks for the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one host together and in order, where pytest-xdist runs those of several side by side."""
     for item in items:
