@@ -26,17 +26,15 @@ def containers(group: str) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let testinfra see the servers as root does, whoever deploys to them."""
-    config.option.hosts = ",".join(f"docker://{name}" for name in containers("web"))
+    """Let testinfra see the servers as root does, whoever deploys to them.
 
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks for the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one host together and in order, where pytest-xdist runs those of several side by side."""
-    for item in items:
-        host = item.callspec.params.get("_testinfra_host") if hasattr(item, "callspec") else None
-        if host:
-            item.add_marker(pytest.mark.xdist_group(host))
+    Where pytest-xdist runs all tests in each of several processes (--dist each), each of these has servers of its own.
+    """
+    servers = containers("web")
+    worker = getattr(config, "workerinput", None)
+    if worker:
+        servers = servers[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]
+    config.option.hosts = ",".join(f"docker://{name}" for name in servers)
 
 
 @pytest.fixture(scope="module")
