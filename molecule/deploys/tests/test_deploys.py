@@ -65,9 +65,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_a_release_that_must_not_go_live_leaves_the_old_one_serving(shop, name):
-    files, variables, step, says = BAD[name]
+@pytest.mark.parametrize("kind", BAD)
+def test_a_release_that_must_not_go_live_leaves_the_old_one_serving(shop, kind):
+    files, variables, step, says = BAD[kind]
     before = (shop.version(), shop.live(), shop.host.check_output("ls /srv/portico/shop/releases"))
     with shop.load() as load:
         run = shop.deploy("bad", files=files, environment_of_app={"COLOUR": "red"}, **variables)
