@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import subprocess
@@ -113,6 +114,21 @@ class Bench:
         docker("run", "--detach", "--name", self.name, "--hostname", "server", "--network", self.name, *SYSTEMD, image)
         booted = "until systemctl is-system-running --wait 2>/dev/null | grep -qE 'running|degraded'; do sleep 0.2; done"
         docker("exec", self.name, "timeout", "60", "sh", "-c", booted)
+
+
+def asked(doc: str | None, what: str, counts: str) -> argparse.Namespace:
+    """Return what the command line asks for, C(counts) as numbers, when the images are there.
+
+    :param what: what there is more and more of, as the option is called.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(f"--{what}", dest="counts", default=counts, help="how many, for each part of the table")
+    parser.add_argument("--rounds", type=int, default=5, help="how often what is compared takes turns")
+    parser.add_argument("--name", default="portico-bench", help="of the containers, their network and their image")
+    options = parser.parse_args()
+    options.counts = [int(each) for each in options.counts.split(",")]
+    subprocess.run([ROOT / "tools/containers"], check=True)
+    return options
 
 
 def docker(*arguments: str) -> str:

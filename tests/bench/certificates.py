@@ -6,7 +6,6 @@ Run by `make bench`. The CA is Pebble, which has none of an internet's distance.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import yaml
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "tools")]
 
 from acme import AcmeServer
-from bench import ROOT, Bench, docker, server
+from bench import Bench, asked, docker, server
 
 
 def certificates(count: int) -> list[dict[str, object]]:
@@ -69,18 +68,13 @@ def measure(bench: Bench, acme: AcmeServer, count: int, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--certificates", default="1,10,50", help="how many, for each line")
-    parser.add_argument("--rounds", type=int, default=5, help="how often the second run is measured")
-    parser.add_argument("--name", default="portico-bench", help="of the containers, their network and their image")
-    options = parser.parse_args()
-    subprocess.run([ROOT / "tools/containers"], check=True)
+    options = asked(__doc__, "certificates", "1,10,50")
     print(f"{'':>12}{'first run':>40}{'second run':>38}")
     print(f"{'certificates':>12}{'time':>12}{'requests':>10}{'orders':>8}{'each':>12}{'median':>12}{'ratio':>9}{'requests':>10}{'calls':>7}", flush=True)
     with server(options.name) as bench:
         try:
             acme = start_acme(bench)
-            for count in map(int, options.certificates.split(",")):
+            for count in options.counts:
                 measure(bench, acme, count, options.rounds)
         finally:
             subprocess.run(["docker", "rm", "--force", "--volumes", f"{options.name}-acme"], capture_output=True, check=False)

@@ -7,14 +7,12 @@ one session, so that whatever else the machine does slows all of them. Nothing p
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
-from bench import ROOT, Bench, Run, server
+from bench import Bench, Run, asked, server
 
 
 def sites(count: int, backend: int) -> list[dict[str, object]]:
@@ -83,16 +81,11 @@ def rows(count: int, runs: Mapping[str, Sequence[Run]], sessions: Mapping[str, i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sites", default="1,100,1000", help="how many sites, for each table part")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each play takes its turn")
-    parser.add_argument("--name", default="portico-bench", help="of the container, its network and its image")
-    options = parser.parse_args()
-    subprocess.run([ROOT / "tools/containers"], check=True)
+    options = asked(__doc__, "sites", "1,100,1000")
     unchanged = {}
     print(f"{'sites':>5}  {'run':<34}{'median':>9}{'ratio':>9}  {'min - max':^15}{'calls':>5}{'CPU':>11}{'memory':>11}", flush=True)
     with server(options.name) as bench:
-        for count in map(int, options.sites.split(",")):
+        for count in options.counts:
             runs, sessions = measure(bench, count, options.rounds)
             print("\n".join(rows(count, runs, sessions)), flush=True)
             unchanged[count] = statistics.median(run.seconds for run in runs["unchanged"])
