@@ -215,7 +215,6 @@ from ansible_collections.portico.web.plugins.module_utils.generation import (
     changed_files,
     differences,
     files_of,
-    no_manifest,
     unpack,
     with_part,
 )

@@ -217,6 +217,9 @@ def settings(given: Mapping[str, t.Any]) -> Settings:
         found[key] = entries.setting(variable, None if value == "" else value, described[key], forms, _SECRET.get(key, ()))
     if found["version"] and found["install"] == "distribution":
         raise problem("certbot_version", None, "", found["version"], "is given, and certbot comes from the distribution, which has one version. Set certbot_install to pypi, or take it out.")
+    if found["alarm_command"] and " " in found["alarm_command"][0]:
+        why = "begins with a program that has a space in its name. Write the program and each of its arguments as one element of a list."
+        raise problem("certbot_alarm_command", None, "", given["alarm_command"], why)
     return Settings(**found)
 
 
@@ -342,11 +345,6 @@ def _account(value: str) -> Mapping[str, t.Any]:
     return account
 
 
-def _words(value: str) -> str:
-    formats.printable(value)
-    return value
-
-
 _FORMATS: Mapping[str, entries.Format] = {
     "name": formats.file_name,
     "domains": domain,
@@ -369,7 +367,7 @@ _SETTINGS: Mapping[str, entries.Format] = {
     "dns.propagation": _propagation,
     "version": _version,
     "metrics": formats.absolute_path,
-    "alarm_command": _words,
+    "alarm_command": formats.printable,
     "scope": formats.file_name,
 }
 

@@ -140,6 +140,7 @@ def test_what_is_empty_is_not_set(pem):
         ({"certbot_install": "pypy"}, ["certbot_install", '"pypy" is not one of its choices', 'Did you mean "pypi"?']),
         ({"certbot_version": "5.8.0"}, ["certbot_version", '"5.8.0" is given, and certbot comes from the distribution']),
         ({"certbot_version": "newest", "certbot_install": "pypi"}, ["certbot_version", '"newest" is not a version']),
+        ({"certbot_alarm_command": "page ops"}, ["certbot_alarm_command", '"page ops" begins with a program that has a space in its name']),
         ({"certbot_preflight": "perhaps"}, ["certbot_preflight", '"perhaps" is neither true nor false']),
         ({"certbot_metrics": "metrics.prom"}, ["certbot_metrics", "is not an absolute path"]),
         ({"certbot_removed": "burnt"}, ["certbot_removed", '"burnt" is not one of its choices']),
