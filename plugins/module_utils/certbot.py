@@ -343,10 +343,10 @@ def _locked(path: str) -> int | None:
     lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(lock)):
+        if os.path.samestat(os.stat(path), os.fstat(lock)):
             return lock
-    except BlockingIOError:
-        pass
+    except (BlockingIOError, FileNotFoundError):
+        pass  # somebody has it, or has given it back since it was opened
     except BaseException:
         os.close(lock)
         raise

@@ -383,3 +383,19 @@ def test_the_account_of_a_lineage_is_the_one_that_it_is_renewed_with(host):
         make_account(host, name)
     stand_in(host).obtain(ORDER, lineage.Lineage(parameters={"account": "a" * 32}))
     assert f"--account\n{'a' * 32}\n" in calls(host)[0]
+
+
+def test_a_lock_that_is_given_back_just_now_is_taken_anew(host, monkeypatch):
+    path = host / "letsencrypt/.certbot.lock"
+    lockf, taken = certbot.fcntl.lockf, []
+
+    def given_back(lock, how):
+        if not taken:
+            path.unlink()
+        taken.append(lock)
+        lockf(lock, how)
+
+    monkeypatch.setattr(certbot.fcntl, "lockf", given_back)
+    with certbot.alone():
+        assert path.exists()
+    assert len(taken) == 2 and not path.exists()
