@@ -79,7 +79,8 @@ class Report:
 class Load:
     """Clients that ask through `address` from entering the context until leaving it.
 
-    :param urls: asked in turn by each client. The name in one goes into Host and SNI.
+    :param urls: asked in turn by each client. The name in one goes into Host and SNI. One after "POST " is sent a form, and counted
+        apart from the reads of the same URL.
     :param ca: a PEM file, the only CAs to trust; None where the certificate is not what is looked at.
     :param label: says what kind of answer a reply is, so that old content can be told from new.
     :param clients: half of them keep their connections, the others open one for each request.
@@ -197,14 +198,18 @@ class _Client(threading.Thread):
                 connection.close()
 
     def _ask(self, url: str) -> None:
-        parts = urllib.parse.urlsplit(url)
+        method, _space, address = url.rpartition(" ")
+        parts = urllib.parse.urlsplit(address)
+        headers = {} if self._keeps else {"Connection": "close"}
+        form = {"body": b"text=hello", "headers": {**headers, "Content-Type": "application/x-www-form-urlencoded"}}
         connection = self._kept.pop((parts.scheme, parts.netloc), None)
         reused = connection is not None
         if connection is None:
             connection = self._connection(parts)
         began = time.monotonic()
         try:
-            connection.request("GET", parts._replace(scheme="", netloc="").geturl() or "/", headers={} if self._keeps else {"Connection": "close"})
+            path = parts._replace(scheme="", netloc="").geturl() or "/"
+            connection.request(method or "GET", path, **(form if method else {"headers": headers}))
             answer = connection.getresponse()
             if answer.length is None and not answer.chunked:
                 raise http.client.HTTPException("nothing says where the answer ends, so it may be cut")

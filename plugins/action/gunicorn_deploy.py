@@ -65,6 +65,7 @@ class ActionModule(PorticoAction):
             "commit": state["commit"],
             "archive": None,
             "release": apps.release_id(app, fingerprint, state["python"] or ""),
+            "health": app["health"],
             "files": apps.host_files(app, socket_user),
         }
 

@@ -68,23 +68,40 @@ server {{
 """
 
 
+APP_SLOTS = ("a", "b")
+"""Two places to run a release in. One of them is live, and the next release is started in the other."""
+
+
 def app_home(name: str) -> str:
-    """Return the folder of an app: its releases, its environments and the link C(current)."""
+    """Return the folder of an app: its releases, its environments, its slots and the link C(live), which names one of these.
+
+    What a visitor meets is behind that one link: moving it changes the socket and the static files at once.
+    """
     return f"{APPS}/{name}"
 
 
 def app_source(name: str) -> str:
     """Return the folder that always holds the live release's source."""
-    return f"{APPS}/{name}/current/source"
+    return f"{APPS}/{name}/live/release/source"
 
 
 def app_socket(name: str) -> str:
-    """Return the unix socket at which the app answers HTTP."""
-    return f"{SOCKETS}/{name}.sock"
+    """Return the path at which the live slot answers HTTP. nginx looks it up anew for each connection."""
+    return f"{APPS}/{name}/live/app.sock"
+
+
+def slot_socket(name: str, slot: str) -> str:
+    """Return the unix socket of a slot, which may be C(%i) in its unit."""
+    return f"{SOCKETS}/{name}/{slot}.sock"
+
+
+def slot_settings(name: str, slot: str) -> str:
+    """Return the path, without its suffix, of a slot's settings and its environment."""
+    return f"{APP_SETTINGS}/{name}/{slot}"
 
 
 def app_unit(name: str) -> str:
-    """Return the name, without its suffix, of the app's units; its user and group are called the same."""
+    """Return the name, without slot and suffix, of the app's units; its user and group are called the same."""
     return f"portico-{name}"
 
 

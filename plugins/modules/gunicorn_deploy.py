@@ -12,9 +12,12 @@ author: Contributors to the Portico project (@portico)
 description:
   - Asks the host once what runs there, and sends an app only if something of it differs. An unchanged run is one
     remote call, however many apps there are.
-  - A release is a directory that is never edited, C(/srv/portico/NAME/releases/ID). The link C(current) names the
-    live one. Its virtual environment is addressed by what went into it, and used again by the next release.
-  - systemd listens at C(/run/portico/NAME.sock) for as long as the app is there, so that a restart refuses nobody.
+  - A release is a directory that is never edited, C(/srv/portico/NAME/releases/ID). Its virtual environment is addressed by
+    what went into it, and used again by the next release.
+  - An app has two slots, each with a socket and a service of its own. A new release is started in the one that is not live, and
+    asked there whether it is well; then the link C(/srv/portico/NAME/live) is moved, through which nginx connects, and
+    the old slot ends what it has in hand. So a deploy refuses nobody and reloads no nginx, and a release that is not well
+    never meets a visitor. A change of the environment or of a setting alone goes the same way.
   - Each app runs as the user C(portico-NAME), confined to its state directory C(/var/lib/portico/apps/NAME), which
     it finds in the environment variable E(STATE_DIRECTORY).
   - An app that is no longer in the list is left as it is.
@@ -81,6 +84,34 @@ options:
         type: list
         elements: str
         default: []
+      health:
+        description:
+          - What a new release is asked, at a socket that no visitor meets yet, before it takes traffic. Without a right answer it never does, and the old
+            one goes on.
+          - If this is left out, V(/) is asked, and every answer is right but a server error (500 and above).
+        type: dict
+        default: {}
+        suboptions:
+          path:
+            description: The path to ask for.
+            type: str
+            default: /
+          host:
+            description: The host name to ask for. If not given, it is C(localhost).
+            type: str
+            default: localhost
+          status:
+            description: The statuses that are right. If not given, all below 500 are.
+            type: list
+            elements: int
+            default: []
+          contains:
+            description: A text that the answer has somewhere in its first MiB.
+            type: str
+          seconds:
+            description: How long the release may take until it is well.
+            type: int
+            default: 60
       workers:
         description: How many processes answer requests.
         type: int

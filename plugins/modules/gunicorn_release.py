@@ -65,15 +65,18 @@ import pwd
 import re
 import shlex
 import shutil
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.portico.web.plugins.module_utils import files, layout
+from ansible_collections.portico.web.plugins.module_utils import files, health, layout
 
 RELEASES_KEPT = 5
 SECONDS_FOR_A_HOOK = 900
+SECONDS_TO_DRAIN = 1
 COMPLETE = "complete.json"
+UNITS = "/etc/systemd/system"
 
 # What a service has and a command that runs once has not. Everything else of the unit, the sandbox, holds for both.
 _ONLY_OF_SERVICES = {"Type", "NotifyAccess", "ExecStart", "ExecReload", "WorkingDirectory", "KillMode", "TimeoutStopSec", "Restart", "RestartSec"}
@@ -95,36 +98,45 @@ class App:
         self.unit = layout.app_unit(self.name)
         self.home = layout.app_home(self.name)
         self.state = f"/var/lib/{layout.app_state(self.name)}"
-        self.environment_file = f"{layout.APP_SETTINGS}/{self.name}.env"
-        self.current = f"{self.home}/current"
+        self.live = f"{self.home}/live"
 
     # ---- reading
 
     def read(self) -> dict[str, t.Any]:
         commit, says = self._commit()
+        slot = self.live_slot()
         return {
             "python": self._python_version(),
             "commit": commit,
             "git_says": says,
             "release": self.live_release(),
-            "texts": {path: files.read(path) for path in self._own_files() if os.path.exists(path)},
-            "environment": self._environment_digest(),
-            "runs": self._runs(),
+            "texts": self._texts(slot) if slot else {},
+            "environment": self._environment_digest(slot) if slot else None,
+            "runs": slot is not None and self._runs(slot),
         }
 
-    def live_release(self) -> str | None:
-        """Return the identifier of the release that C(current) names, if that was made completely."""
-        if not os.path.isfile(f"{self.current}/{COMPLETE}"):
-            return None
-        return os.path.basename(os.readlink(self.current))
+    def live_slot(self) -> str | None:
+        """Return the slot that the link C(live) names."""
+        target = files.target(self.live)
+        return os.path.basename(target) if target and os.path.basename(target) in layout.APP_SLOTS else None
 
-    def _environment_digest(self) -> str | None:
-        text = files.read(self.environment_file)
+    def live_release(self) -> str | None:
+        """Return the identifier of the release that visitors meet, if that was made completely."""
+        return self._release_of(self.live)
+
+    def _release_of(self, slot: str) -> str | None:
+        release = files.target(f"{slot}/release")
+        return os.path.basename(release) if release and os.path.isfile(f"{slot}/release/{COMPLETE}") else None
+
+    def _environment_digest(self, slot: str) -> str | None:
+        text = files.read(f"{layout.slot_settings(self.name, slot)}.env")
         return None if text is None else files.digest(text)
 
-    def _own_files(self) -> list[str]:
-        units = [f"/etc/systemd/system/{self.unit}{kind}" for kind in (".socket", ".service")]
-        return [*units, f"{layout.APP_SETTINGS}/{self.name}.conf.py"]
+    def _texts(self, slot: str) -> dict[str, str]:
+        """Return the texts of the files that are no secret, by their paths in which C(%i) is the slot."""
+        wanted = [*(f"{UNITS}/{self.unit}@{kind}" for kind in (".socket", ".service")), f"{layout.slot_settings(self.name, '%i')}.conf.py"]
+        found = {path: files.read(path.replace("%i", slot)) for path in wanted}
+        return {path: text for path, text in found.items() if text is not None}
 
     def _python_version(self) -> str | None:
         rc, out, _err = self._run([self.order["python"], "-c", "import platform; print(platform.python_version())"], may_be_missing=True)
@@ -144,47 +156,97 @@ class App:
                 return found[reference], ""
         return None, "; ".join(err.strip().splitlines()) if rc else ""
 
-    def _runs(self) -> bool:
-        units = [f"{self.unit}.socket", f"{self.unit}.service"]
-        return all(self._run(["systemctl", verb, "--quiet", unit])[0] == 0 for verb in ("is-active", "is-enabled") for unit in units)
+    def _runs(self, slot: str) -> bool:
+        """Return whether the live slot runs, now and from boot on, and the other does not."""
+        units = self._units(slot)
+        return all(self._is(verb, unit) for verb in ("active", "enabled") for unit in units) and not any(
+            self._is(verb, unit) for verb in ("active", "enabled") for unit in self._units(_other(slot))
+        )
+
+    def _is(self, what: str, unit: str) -> bool:
+        return self._run(["systemctl", f"is-{what}", "--quiet", unit])[0] == 0
+
+    def _units(self, slot: str) -> list[str]:
+        return [f"{self.unit}@{slot}.socket", f"{self.unit}@{slot}.service"]
 
     # ---- acting
 
     def deploy(self, environment: str) -> None:
-        """Make the release and have it answer; on any failure the old one answers as before.
+        """Make the release, start it in the slot that nobody meets, and lead visitors there when it is well.
+
+        On any failure the live slot goes on as if nothing had been.
 
         :raises ReleaseError: naming the app, the step, and what was said last.
         """
+        live, before = self.live_slot(), {path: files.read(path) for path in self.order["files"] if "%i" not in path}
+        slot = _other(live) if live else layout.APP_SLOTS[0]
         self._make_user()
-        self._make_folders()
-        wanted = {**self.order["files"], self.environment_file: environment}
-        before = {path: files.read(path) for path in wanted}
-        release_before = os.readlink(self.current) if os.path.islink(self.current) else None
-        socket_differs = any(path.endswith(".socket") and text != before[path] for path, text in wanted.items())
+        self._make_folders(slot)
+        # What a run that was killed has left there.
+        self._stop(slot)
+        is_new = not os.path.isfile(f"{self.home}/releases/{self.order['release']}/{COMPLETE}")
         try:
-            self._write(wanted)
-            self._make_release()
-            files.point(self.current, f"releases/{self.order['release']}")
-            self._restart(socket_differs)
-        except (ReleaseError, OSError) as error:
-            self._put_back(before, release_before, socket_differs)
+            self._write_settings(slot, environment)
+            self._make_release(slot)
+            self._write({path: self.order["files"][path] for path in before})
+            self._fill(slot)
+            self._start(slot)
+            self._see_it_well(slot)
+            self._lead_to(slot)
+        except BaseException as error:
+            self._stop(slot)
+            self._write(before)
+            if is_new:
+                shutil.rmtree(f"{self.home}/releases/{self.order['release']}", ignore_errors=True)
             if isinstance(error, OSError):
                 raise self._error("writing its files", str(error)) from error
             raise
-        self._prune(release_before)
+        if live:
+            self._retire(live)
+        self._prune({self._release_of(f"{self.home}/slots/{each}") or "" for each in layout.APP_SLOTS})
 
-    def _put_back(self, before: dict[str, str | None], release: str | None, socket_differs: bool) -> None:
-        """Make files, link and units what they were; with no release before there is nothing to run."""
-        if release:
-            self._write(before)
-            if files.target(self.current) != release:
-                files.point(self.current, release)
-            self._restart(socket_differs)
-        else:
-            self._run(["systemctl", "disable", "--quiet", "--now", f"{self.unit}.service", f"{self.unit}.socket"])
-            self._write({**before, self.current: None})
-        if os.path.basename(release or "") != self.order["release"]:
-            shutil.rmtree(f"{self.home}/releases/{self.order['release']}", ignore_errors=True)
+    def _lead_to(self, slot: str) -> None:
+        """Lead visitors to a slot, now and after a boot. nginx looks the link up for each connection, and need not be told."""
+        self._run(["systemctl", "enable", "--quiet", *self._units(slot)])
+        files.point(self.live, f"slots/{slot}")
+
+    def _retire(self, slot: str) -> None:
+        """Stop a slot that was live, when it has nothing in hand any more."""
+        self._run(["systemctl", "disable", "--quiet", *self._units(slot)])
+        # Who looked it up before the link was moved may not have connected yet, which nobody can see from here.
+        time.sleep(SECONDS_TO_DRAIN)
+        self._stop(slot)
+
+    def _start(self, slot: str) -> None:
+        socket, service = self._units(slot)
+        self._step("listening", ["systemctl", "start", socket])
+        rc, _out, _err = self._run(["systemctl", "start", service])
+        if rc != 0:
+            raise self._error("starting the new release", self._said(service))
+
+    def _stop(self, slot: str) -> None:
+        """Stop a slot: first what answers, which ends what it has in hand, then what listens."""
+        socket, service = self._units(slot)
+        if self._is("active", service) or self._is("active", socket) or self._is("failed", service):
+            self._run(["systemctl", "stop", service])
+            self._run(["systemctl", "stop", socket])
+            self._run(["systemctl", "reset-failed", service, socket])
+        self._run(["systemctl", "disable", "--quiet", *self._units(slot)])
+
+    def _see_it_well(self, slot: str) -> None:
+        """Ask the release at its own socket, where nobody else asks."""
+        _socket, service = self._units(slot)
+        why = health.wait(self.order["health"], layout.slot_socket(self.name, slot), lambda: self._is("active", service))
+        if why is not None:
+            raise self._error("its health check", f"{self._said(service)}\n{why}")
+
+    def _fill(self, slot: str) -> None:
+        files.point(f"{self.home}/slots/{slot}/release", f"../../releases/{self.order['release']}")
+
+    def _write_settings(self, slot: str, environment: str) -> None:
+        settings = layout.slot_settings(self.name, slot)
+        files.write(f"{settings}.env", environment, 0o600)
+        files.write(f"{settings}.conf.py", self.order["files"][f"{layout.slot_settings(self.name, '%i')}.conf.py"], 0o644)
 
     def _make_user(self) -> None:
         comment = f"The app {self.name}, by portico.web"
@@ -197,22 +259,26 @@ class App:
             ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", self.state, "--shell", "/usr/sbin/nologin", "--comment", comment, self.unit],
         )
 
-    def _make_folders(self) -> None:
-        # Who knows a path may pass through, on the way to static files; nobody can look around.
-        for folder in (layout.APPS, self.home, f"{self.home}/releases", f"{self.home}/environments"):
+    def _make_folders(self, slot: str) -> None:
+        # Who knows a path may pass through, on the way to static files and to the socket; nobody can look around.
+        for folder in (layout.APPS, self.home, *(f"{self.home}/{each}" for each in ("releases", "environments", "slots")), f"{self.home}/slots/{slot}"):
             os.makedirs(folder, exist_ok=True)
             os.chmod(folder, 0o711)
-        os.makedirs(layout.APP_SETTINGS, mode=0o755, exist_ok=True)
+        os.makedirs(f"{layout.APP_SETTINGS}/{self.name}", mode=0o755, exist_ok=True)
+        if files.target(f"{self.home}/slots/{slot}/app.sock") is None:
+            files.point(f"{self.home}/slots/{slot}/app.sock", layout.slot_socket(self.name, slot))
 
     def _write(self, texts: dict[str, str | None]) -> None:
-        for path, text in texts.items():
+        differing = {path: text for path, text in texts.items() if files.read(path) != text}
+        for path, text in differing.items():
             if text is None:
                 files.remove(path)
             else:
-                files.write(path, text, 0o600 if path == self.environment_file else 0o644)
-        self._step("reading its units", ["systemctl", "daemon-reload"])
+                files.write(path, text, 0o644)
+        if differing:
+            self._step("reading its units", ["systemctl", "daemon-reload"])
 
-    def _make_release(self) -> None:
+    def _make_release(self, slot: str) -> None:
         folder = f"{self.home}/releases/{self.order['release']}"
         if os.path.isfile(f"{folder}/{COMPLETE}"):
             return
@@ -228,7 +294,7 @@ class App:
         self._give(source, self.unit)
         os.symlink(os.path.relpath(self._make_environment(source), folder), f"{folder}/environment")
         for hook in self.order["before_traffic"]:
-            self._run_hook(hook, folder)
+            self._run_hook(hook, folder, slot)
         self._seal(source)
         with open(f"{folder}/{COMPLETE}", "w", encoding="utf-8") as file:
             json.dump({"commit": self.order["commit"]}, file)
@@ -268,17 +334,17 @@ class App:
             json.dump({"python": self.order["python"]}, file)
         return folder
 
-    def _run_hook(self, hook: str, folder: str) -> None:
+    def _run_hook(self, hook: str, folder: str, slot: str) -> None:
         """Run a command as the app would run: same user, same environment, same sandbox."""
         source = f"{folder}/source"
         command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={self.unit}-before-traffic"]
-        command += [f"--property={line}" for line in self._sandbox()]
+        command += [f"--property={line}" for line in self._sandbox(slot)]
         command += [f"--property=WorkingDirectory={source}", f"--property=ReadWritePaths={source}", f"--property=RuntimeMaxSec={SECONDS_FOR_A_HOOK}"]
         command += [f"--setenv=PATH={folder}/environment/bin:/usr/local/bin:/usr/bin:/bin"]
         self._step(f"running {hook!r}", [*command, "--", "/usr/bin/env", *shlex.split(hook)])
 
-    def _sandbox(self) -> list[str]:
-        service = self.order["files"][f"/etc/systemd/system/{self.unit}.service"]
+    def _sandbox(self, slot: str) -> list[str]:
+        service = self.order["files"][f"{UNITS}/{self.unit}@.service"].replace("%i", slot)
         section = service.split("[Service]\n", 1)[1].split("\n[", 1)[0]
         lines = (line for line in section.splitlines() if "=" in line and not line.startswith("#"))
         return [line for line in lines if line.split("=", 1)[0] not in _ONLY_OF_SERVICES]
@@ -300,19 +366,6 @@ class App:
     def _give(self, folder: str, owner: str) -> None:
         self._step("handing over its files", ["chown", "--recursive", "--no-dereference", f"{owner}:{self.unit}", folder])
 
-    def _restart(self, socket_differs: bool) -> None:
-        """Start the live release. systemd goes on listening meanwhile, unless the socket itself is another."""
-        socket, service = f"{self.unit}.socket", f"{self.unit}.service"
-        self._run(["systemctl", "enable", "--quiet", socket, service])
-        if socket_differs:
-            self._run(["systemctl", "stop", service, socket])
-        self._step("listening", ["systemctl", "start", socket])
-        rc, _out, _err = self._run(["systemctl", "restart", service])
-        if rc != 0:
-            said = self._said(service)
-            self._run(["systemctl", "reset-failed", service])
-            raise self._error("starting the new release", said)
-
     def _said(self, service: str) -> str:
         """Return what the app said at its last start: a worker's words, if one came so far, because gunicorn's own bury them."""
         _rc, shown, _err = self._run(["systemctl", "show", "--property", "InvocationID,ExecMainPID", service])
@@ -322,10 +375,9 @@ class App:
         worker = next((record["_PID"] for record in records if record["_PID"] != start["ExecMainPID"]), None)
         return "\n".join(record["MESSAGE"] for record in records if worker in (None, record["_PID"]))
 
-    def _prune(self, previous: str | None) -> None:
-        """Keep the newest releases, and whatever is live or was just now; and the environments that they use."""
+    def _prune(self, keep: set[str]) -> None:
+        """Keep the newest releases, and those of both slots; and the environments that they use."""
         folder = f"{self.home}/releases"
-        keep = {self.order["release"], os.path.basename(previous or "")}
         by_age = sorted(os.listdir(folder), key=lambda name: os.stat(f"{folder}/{name}").st_mtime, reverse=True)
         for name in by_age[RELEASES_KEPT:]:
             if name not in keep:
@@ -351,6 +403,10 @@ class App:
         last = "\n".join(line for line in said.strip().splitlines()[-25:])
         meanwhile = "what served before goes on serving" if self.live_release() else "nothing serves it yet"
         return ReleaseError(f'The app "{self.name}" failed at {step}; {meanwhile}. It said:\n{last or "nothing"}')
+
+
+def _other(slot: str) -> str:
+    return next(each for each in layout.APP_SLOTS if each != slot)
 
 
 def main() -> None:

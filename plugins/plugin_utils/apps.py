@@ -95,21 +95,24 @@ def release_id(app: Entry, source: str, python: str) -> str:
 
 
 def host_files(app: Entry, socket_user: str) -> dict[str, str]:
-    """Return the files of an app that are no secret, path on the host to text: its units and gunicorn's settings."""
+    """Return the files of an app that are no secret, path on the host to text: its units and gunicorn's settings.
+
+    In a path C(%i) is the slot that the text is for, as in systemd's units.
+    """
     unit = layout.app_unit(app["name"])
     values = {
         "app": app,
         "unit": unit,
         "home": layout.app_home(app["name"]),
         "state": layout.app_state(app["name"]),
-        "socket": layout.app_socket(app["name"]),
+        "socket": layout.slot_socket(app["name"], "%i"),
         "socket_user": socket_user,
-        "settings": f"{layout.APP_SETTINGS}/{app['name']}",
+        "settings": layout.slot_settings(app["name"], "%i"),
     }
     return {
-        f"/etc/systemd/system/{unit}.socket": _templates().get_template("app.socket.j2").render(values),
-        f"/etc/systemd/system/{unit}.service": _templates().get_template("app.service.j2").render(values),
-        f"{layout.APP_SETTINGS}/{app['name']}.conf.py": _templates().get_template("gunicorn.conf.py.j2").render(values),
+        f"/etc/systemd/system/{unit}@.socket": _templates().get_template("app.socket.j2").render(values),
+        f"/etc/systemd/system/{unit}@.service": _templates().get_template("app.service.j2").render(values),
+        f"{layout.slot_settings(app['name'], '%i')}.conf.py": _templates().get_template("gunicorn.conf.py.j2").render(values),
     }
 
 
@@ -211,6 +214,18 @@ def _positive(value: int) -> int:
     return value
 
 
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", value):
+        raise ValueError("is not a host name.")
+    return value
+
+
+def _status(value: int) -> int:
+    if not 100 <= value <= 599:
+        raise ValueError("is no status of HTTP. Write a number from 100 to 599.")
+    return value
+
+
 def _repository(value: str) -> str:
     formats.printable(value)
     if not re.match(r"(https?|ssh|git|file)://\S+$|[\w.-]+@[\w.-]+:\S+$", value) or value.startswith("-"):
@@ -234,6 +249,11 @@ _FORMATS: Mapping[str, entries.Format] = {
     "python": formats.absolute_path,
     "environment": _environment,
     "before_traffic": _command,
+    "health.path": formats.url_path,
+    "health.host": _host,
+    "health.status": _status,
+    "health.contains": formats.printable,
+    "health.seconds": _positive,
     "workers": _positive,
     "threads": _positive,
     "timeout": _positive,

@@ -165,9 +165,9 @@ def test_what_the_host_is_told_holds_no_secret_and_no_loose_value():
     (app,) = normalise_apps([SHOP | {"environment": {"SECRET_KEY": "hunter2x"}, "workers": 3}])
     files = host_files(app, "www-data")
     assert not any("hunter2x" in text for text in files.values())
-    service = files["/etc/systemd/system/portico-shop.service"]
-    assert shlex.split(re.search(r"^ExecStart=(.*)$", service, re.M).group(1))[-2:] == ["--config", "/etc/portico/apps/shop.conf.py"]
-    assert "ListenStream=/run/portico/shop.sock\n" in files["/etc/systemd/system/portico-shop.socket"]
+    service = files["/etc/systemd/system/portico-shop@.service"]
+    assert shlex.split(re.search(r"^ExecStart=(.*)$", service, re.M).group(1))[-2:] == ["--config", "/etc/portico/apps/shop/%i.conf.py"]
+    assert "ListenStream=/run/portico/shop/%i.sock\n" in files["/etc/systemd/system/portico-shop@.socket"]
     settings = {}
-    exec(compile(files["/etc/portico/apps/shop.conf.py"], "shop.conf.py", "exec"), settings)
+    exec(compile(files["/etc/portico/apps/shop/%i.conf.py"], "shop.conf.py", "exec"), settings)
     assert (settings["wsgi_app"], settings["workers"], settings["proc_name"]) == ("shop.wsgi:application", 3, "shop")

@@ -29,7 +29,7 @@ def test_an_app_brings_its_static_folders():
         "certificate": "shop",
         "issuer": "acme",
         "locations": [
-            location("/static/", "static", "/srv/portico/shop/current/source/staticfiles/"),
+            location("/static/", "static", "/srv/portico/shop/live/release/source/staticfiles/"),
             location("/", "app", "shop"),
         ],
         "extra_config": None,

@@ -88,12 +88,12 @@ def test_static_files_come_from_nginx(host, visitor, site):
     assert answer.headers["Server"] == "nginx"
     # nginx makes its ETag of the file's time and size; Python's frameworks do not.
     assert re.fullmatch(r'"[0-9a-f]+-[0-9a-f]+"', answer.headers["ETag"])
-    host.check_output("systemctl stop portico-guestbook.socket portico-guestbook.service")
+    host.check_output("systemctl stop portico-guestbook@a.socket portico-guestbook@a.service")
     try:
         assert visitor.get(f"https://{site}{path}").status == 200
         assert visitor.get(f"https://{site}/").status == 502
     finally:
-        host.check_output("systemctl start portico-guestbook.socket portico-guestbook.service")
+        host.check_output("systemctl start portico-guestbook@a.socket portico-guestbook@a.service")
 
 
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/static/nothing-here.css", 404), ("/nothing-here", 404)])
@@ -131,14 +131,14 @@ def test_the_app_and_nginx_run_as_users_of_their_own(host):
 
 
 def test_no_other_user_reads_the_apps_code_or_secrets(host):
-    for path in ("/srv/portico/guestbook/current/source/guestbook/settings.py", "/etc/portico/apps/guestbook.env"):
+    for path in ("/srv/portico/guestbook/live/release/source/guestbook/settings.py", "/etc/portico/apps/guestbook/a.env"):
         assert host.file(path).exists
         assert host.run("setpriv --reuid nobody --clear-groups cat %s", path).failed
-    assert host.run("setpriv --reuid nobody --clear-groups curl --unix-socket /run/portico/guestbook.sock http://x/").failed
+    assert host.run("setpriv --reuid nobody --clear-groups curl --unix-socket /srv/portico/guestbook/live/app.sock http://x/").failed
 
 
 def test_the_app_is_confined(host):
-    told = host.check_output("systemd-analyze security --no-pager portico-guestbook.service")
+    told = host.check_output("systemd-analyze security --no-pager portico-guestbook@a.service")
     assert float(re.search(r"Overall exposure level for \S+: ([\d.]+)", told).group(1)) <= 1.5
 
 

@@ -83,30 +83,30 @@ def test_the_next_run_obtains_the_certificate(deployed, visitor, site):
     ids=["import", "exit", "hook", "requirements"],
 )
 def test_a_release_that_cannot_run_leaves_the_one_before(deployed, deploy, host, visitor, site, another_guestbook, file, text, says):
-    before = host.check_output("readlink /srv/portico/guestbook/current && ls /srv/portico/guestbook/releases")
+    before = host.check_output("readlink -f /srv/portico/guestbook/live/release && ls /srv/portico/guestbook/releases")
     (another_guestbook / file).write_text(text)
     run = deploy(guestbook=str(another_guestbook))
     assert not run.ok
     assert says in run.output and "what served before goes on serving" in run.output
     assert SECRET not in run.output
     assert visitor.get(f"https://{site}/").status == 200
-    assert host.check_output("readlink /srv/portico/guestbook/current && ls /srv/portico/guestbook/releases") == before
+    assert host.check_output("readlink -f /srv/portico/guestbook/live/release && ls /srv/portico/guestbook/releases") == before
     assert host.check_output("systemctl --failed --no-legend --plain") == ""
 
 
 def test_a_step_that_the_disk_refuses_leaves_the_release_before(deployed, deploy, host, visitor, site, another_guestbook):
     """A folder in the way of the link that is to be moved."""
-    before = host.check_output("readlink /srv/portico/guestbook/current && ls /srv/portico/guestbook/releases")
+    before = host.check_output("readlink -f /srv/portico/guestbook/live/release && ls /srv/portico/guestbook/releases")
     (another_guestbook / "new.txt").write_text("another release")
-    host.check_output("mkdir /srv/portico/guestbook/current.portico-new")
+    host.check_output("mkdir /srv/portico/guestbook/live.portico-new")
     try:
         run = deploy(guestbook=str(another_guestbook))
     finally:
-        host.check_output("rmdir /srv/portico/guestbook/current.portico-new")
+        host.check_output("rmdir /srv/portico/guestbook/live.portico-new")
     assert not run.ok
     assert r"The app \"guestbook\" failed at writing its files; what served before goes on serving" in run.output
     assert visitor.get(f"https://{site}/").status == 200
-    assert host.check_output("readlink /srv/portico/guestbook/current && ls /srv/portico/guestbook/releases") == before
+    assert host.check_output("readlink -f /srv/portico/guestbook/live/release && ls /srv/portico/guestbook/releases") == before
 
 
 def test_a_new_release_keeps_what_was_written(deployed, deploy, visitor, site, another_guestbook):
@@ -122,7 +122,7 @@ def test_a_new_release_keeps_what_was_written(deployed, deploy, visitor, site, a
 
 
 def test_the_secret_is_nowhere_but_in_its_file(deployed, host):
-    assert SECRET in host.file("/etc/portico/apps/guestbook.env").content_string
-    assert host.file("/etc/portico/apps/guestbook.env").mode == 0o600
+    assert SECRET in host.file("/etc/portico/apps/guestbook/a.env").content_string
+    assert host.file("/etc/portico/apps/guestbook/a.env").mode == 0o600
     found = host.run("grep -rlF --exclude-dir=journal -e %s /etc /srv /var/lib /var/log /run /tmp /home", SECRET).stdout.split()
-    assert found == ["/etc/portico/apps/guestbook.env"]
+    assert found == ["/etc/portico/apps/guestbook/a.env"]
