@@ -8,7 +8,7 @@ import base64
 import json
 import typing as t
 
-from ansible_collections.portico.web.plugins.plugin_utils import certificates, entries, own_certificates, tool
+from ansible_collections.portico.web.plugins.plugin_utils import certificates, controller, entries, own_certificates, tool
 from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction
 
 _RESULT = ("changed", "due", "reasons", "obtained", "linked", "removed", "files", "failures", "warnings", "diff")
@@ -54,7 +54,7 @@ class ActionModule(PorticoAction):
 
     def _contents(self, wanted: list[dict[str, t.Any]]) -> tuple[dict[str, dict[str, str]], list[str]]:
         """Return the certificates that the play brings itself, and what is to be said about them."""
-        contents, warnings, read_text = {}, [], own_certificates.reader(self._loader)
+        contents, warnings, read_text = {}, [], controller.reader(self._loader)
         for certificate in wanted:
             if certificate["issuer"] == "own":
                 loaded = own_certificates.load(certificate, read_text)

@@ -18,4 +18,4 @@ class ActionModule(PorticoAction):
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         if args:
             raise PorticoError(f"portico.web.check takes no options, but was given {', '.join(args)}.")
-        return {"changed": False, "checked": self._check_lists(task_vars)}
+        return {"changed": False, "checked": self._check_lists(task_vars).names}

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Mapping
 
 from ansible_collections.portico.web.plugins.module_utils.generation import differences, digests, files_of, pack, with_part
-from ansible_collections.portico.web.plugins.plugin_utils import apps, entries, render, sites
+from ansible_collections.portico.web.plugins.plugin_utils import apps, entries, lists, render, sites
 from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction, Templated, diffs
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem
 
@@ -23,14 +24,7 @@ class ActionModule(PorticoAction):
 
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         options = entries.arguments("nginx_publish", args)
-        if options["check_lists"]:
-            self._check_lists(task_vars)
-        if options["state"] == "absent":
-            options["sites"] = []
-        known_apps = apps.normalise_apps(options["apps"])
-        wanted_sites = sites.normalise_sites(options["sites"], known_apps)
-        sites.check_templates(wanted_sites, self._loader.path_dwim)
-        sites.check_settings(options)
+        known_apps, wanted_sites = self._wanted(options, args, task_vars)
         for _turn in range(_TURNS):
             state = self._state(options, task_vars)
             if options["state"] == "present":
@@ -51,6 +45,24 @@ class ActionModule(PorticoAction):
             if not answer.get("stale"):
                 return self._result(answer, state)
         raise PorticoError(f"Other runs published to this host {_TURNS} times between the question and the order of this one. Run it again when they are done.")
+
+    def _wanted(self, options: Options, args: Mapping[str, t.Any], task_vars: dict[str, t.Any]) -> tuple[list[entries.Entry], list[entries.Entry]]:
+        """Return the apps and the sites, complete and checked.
+
+        :raises PorticoError: at the first mistake.
+        """
+        checked = self._check_lists(task_vars) if options["check_lists"] else lists.Checked()
+        # What the check has been through is not gone through again.
+        known_apps = apps.normalise_apps(options["apps"]) if checked.apps is None or "apps" in args else checked.apps
+        if options["state"] == "absent":
+            return known_apps, []
+        if checked.sites is not None and not {"apps", "sites"} & args.keys():
+            wanted_sites = checked.sites
+        else:
+            wanted_sites = sites.normalise_sites(options["sites"], known_apps)
+            sites.check_templates(wanted_sites, self._loader.path_dwim)
+        sites.check_settings(options)
+        return known_apps, wanted_sites
 
     def _state(self, options: Options, task_vars: dict[str, t.Any]) -> State:
         """Ask the host, and install what it lacks: the one thing that is not a transaction."""

@@ -230,6 +230,8 @@ YIELDING = ETC + "/portico-default-site" + files.SUFFIX
 YIELDED = layout.NGINX + "/default-site.conf"
 """The default site without its claim to be the default server, served while ours comes and it goes."""
 STAGE = "/run/portico-nginx-test-"
+ENABLED = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated")
+"""The states of a unit's file for which C(systemctl is-enabled) says yes."""
 
 FITTINGS = {
     "/etc/systemd/system/nginx.service.d/portico.conf": f"""\
@@ -268,6 +270,9 @@ class Nginx:
         version, openssl = self._versions()
         number = store.live_number()
         default_site = self._has_pristine_default_site()
+        active, enabled = self._unit()
+        # A link is ours or a stranger's: of a file alone there is more to ask.
+        pristine = os.path.islink(MAIN) or self._is_pristine(MAIN)
         return {
             "missing": packages.missing(self.module, self.module.params["packages"]),
             "installed": self.binary is not None,
@@ -282,10 +287,10 @@ class Nginx:
             "entered": files.target(MAIN) == "portico/nginx.conf" and files.target(ENTRANCE) == store.LIVE and self._is_diverted(),
             "fitted": all(files.read(path) == text for path, text in FITTINGS.items()),
             "default_site": default_site,
-            "active": self._systemctl("is-active", "--quiet") == 0,
-            "enabled": self._systemctl("is-enabled", "--quiet") == 0,
+            "active": active,
+            "enabled": enabled,
             "certbot_edits": _certbot_edits(),
-            "strangers": strangers.read(ETC, DEFAULT_SITE if default_site else None, self._is_pristine(MAIN)),
+            "strangers": strangers.read(ETC, DEFAULT_SITE if default_site else None, pristine),
         }
 
     def compose(self, state: dict[str, t.Any], wanted: Manifest, scope: str, texts: dict[str, str]) -> dict[str, str]:
@@ -607,6 +612,12 @@ class Nginx:
     def _systemctl(self, verb: str, *flags: str) -> int:
         rc, _out, _err = self.module.run_command(["systemctl", verb, *flags, "nginx"])
         return rc
+
+    def _unit(self) -> tuple[bool, bool]:
+        """Return whether nginx runs, and whether it will after a boot: one question for both."""
+        _rc, out, _err = self.module.run_command(["systemctl", "show", "--property=ActiveState,UnitFileState", "nginx"])
+        known = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        return known.get("ActiveState") in ("active", "reloading"), known.get("UnitFileState") in ENABLED
 
     def _versions(self) -> tuple[list[int], list[int]]:
         if self.binary is None:

@@ -151,6 +151,7 @@ options:
     description:
       - Whether all of Portico's lists that the play has are checked first, as M(portico.web.check) does it. The role says
         yes, and saves a task.
+      - O(sites) and O(apps) are then the play's own C(nginx_sites) and C(nginx_apps), unless they are given.
     type: bool
     default: false
   packages:

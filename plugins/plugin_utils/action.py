@@ -10,7 +10,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.portico.web.plugins.plugin_utils import lists, own_certificates
+from ansible_collections.portico.web.plugins.plugin_utils import controller, lists
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 
 
@@ -34,13 +34,13 @@ class PorticoAction(ActionBase):
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         raise NotImplementedError
 
-    def _check_lists(self, task_vars: dict[str, t.Any]) -> list[str]:
-        """Check every Portico list that the play brings, and return the names of those that were there.
+    def _check_lists(self, task_vars: dict[str, t.Any]) -> lists.Checked:
+        """Check every Portico list that the play brings.
 
         :raises PorticoError: at the first mistake.
         """
         lists.refuse_near_misses(task_vars)
-        return lists.check(Templated(task_vars, self._templar), self._loader.path_dwim, own_certificates.reader(self._loader))
+        return lists.check(Templated(task_vars, self._templar), self._loader.path_dwim, controller.reader(self._loader))
 
     def _ask(self, module: str, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """Run one of the collection's modules on the host: one remote call.
@@ -62,20 +62,23 @@ class PorticoAction(ActionBase):
 
 
 class Templated(dict):
-    """The play's variables; those that are looked at are templated at that moment, and no others."""
+    """The play's variables; those that are looked at are templated at that moment and kept, and no others."""
 
     def __init__(self, variables: dict[str, t.Any], templar: t.Any) -> None:
         super().__init__(variables)
         self._templar = templar
+        self._templated: dict[str, t.Any] = {}
 
     def __getitem__(self, name: str) -> t.Any:
-        try:
-            return self._templar.template(super().__getitem__(name))
-        except KeyError:
-            raise
-        except Exception as error:
-            # Whatever a template can raise: the name of the variable is what the person needs beside it.
-            raise PorticoError(f"{name} cannot be templated: {error}") from error
+        if name not in self._templated:
+            try:
+                self._templated[name] = self._templar.template(super().__getitem__(name))
+            except KeyError:
+                raise
+            except Exception as error:
+                # Whatever a template can raise: the name of the variable is what the person needs beside it.
+                raise PorticoError(f"{name} cannot be templated: {error}") from error
+        return self._templated[name]
 
     def get(self, name: str, default: t.Any = None) -> t.Any:
         return self[name] if name in self else default

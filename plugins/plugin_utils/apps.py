@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
-from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, did_you_mean, problem
+from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, did_you_mean, problem
 
 GUNICORN = "gunicorn==27.0.1"
 """What is installed beside requirements that bring no gunicorn."""
@@ -28,7 +28,6 @@ GUNICORN = "gunicorn==27.0.1"
 _TEMPLATES = Path(__file__).parents[2] / "roles" / "gunicorn" / "templates"
 _LEFT_BEHIND = frozenset((".git", ".hg", ".svn", ".venv", "venv", "__pycache__", "node_modules", ".pytest_cache", ".mypy_cache", ".tox"))
 
-Entry = dict[str, t.Any]
 
 
 def normalise_apps(apps: object, variable: str = "gunicorn_apps") -> list[Entry]:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ansible_collections.portico.web.plugins.module_utils import lineage
 from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, own_certificates
-from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, did_you_mean, problem
+from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, did_you_mean, problem
 
 SERVERS = {
     "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
@@ -33,7 +33,6 @@ _SECOND = "-rsa"
 _OF_A_CA = ("server", "key_types", "ecdsa_size", "rsa_size", "profile", "preferred_chain", "challenge", "hooks")
 _OF_ONES_OWN = ("certificate", "key", "chain")
 
-Entry = dict[str, t.Any]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ _LONGEST_VALUE = 80
 _WORDS_FOR_TRUE = ("true", "yes", "on")
 _WORDS_FOR_FALSE = ("false", "no", "off")
 
+Entry = dict[str, t.Any]
 Format = Callable[[t.Any], t.Any]
 Options = Mapping[str, Mapping[str, t.Any]]
 

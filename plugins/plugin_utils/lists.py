@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from ansible.module_utils.common.yaml import yaml_load
 
-from ansible_collections.portico.web.plugins.plugin_utils import apps, certificates, overrides, own_certificates, sites
-from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, distance
+from ansible_collections.portico.web.plugins.plugin_utils import apps, sites
+from ansible_collections.portico.web.plugins.plugin_utils.controller import ReadText
+from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, PorticoError, distance
 
 _LETTERS = 2
 """A name that is this near to one of ours is taken for a slip."""
@@ -20,9 +22,11 @@ _LETTERS = 2
 
 @lru_cache(maxsize=1)
 def variables_of_ours() -> frozenset[str]:
-    """Return the names of all variables of the collection's roles, from their argument specs."""
+    """Return the names of all variables of the collection's roles, from their defaults and their argument specs."""
     roles = Path(__file__).parents[2] / "roles"
     names: set[str] = set()
+    for defaults in roles.glob("*/defaults/main.yml"):
+        names.update(yaml_load(defaults.read_text(encoding="utf-8")))
     for spec in roles.glob("*/meta/argument_specs.yml"):
         for entry_point in yaml_load(spec.read_text(encoding="utf-8"))["argument_specs"].values():
             names.update(entry_point.get("options") or {})
@@ -46,16 +50,26 @@ def refuse_near_misses(names: Iterable[str]) -> None:
             )
 
 
-def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_text: Callable[[str], str]) -> list[str]:
+@dataclass(frozen=True)
+class Checked:
+    """What a check has found: the lists that were there, and what they say, complete."""
+
+    names: list[str] = field(default_factory=list)
+    apps: list[Entry] | None = None
+    """None where no list says which apps there are."""
+    sites: list[Entry] | None = None
+
+
+def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_text: ReadText) -> Checked:
     """Check the lists that are there, each alone and against the others.
 
     :param variables: the play's variables; looking one up templates it.
     :param resolve: makes a path on the controller absolute that was written beside the playbook.
     :param read_text: returns the text of a file on the controller, decrypted.
-    :returns: the names of those that were there.
     :raises PorticoError: at the first mistake.
     """
-    checked = [name for name in ("gunicorn_apps", "nginx_apps", "nginx_sites", "certbot_overrides", "certbot_certificates") if name in variables]
+    names = [name for name in ("gunicorn_apps", "nginx_apps", "nginx_sites", "certbot_overrides", "certbot_certificates") if name in variables]
+    known_apps = wanted_sites = None
     # In this order, because the later lists are often derived from the earlier ones: a mistake is told
     # where it was made, and not where it came out.
     for name in ("gunicorn_apps", "nginx_apps"):
@@ -63,33 +77,13 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
             known_apps = apps.normalise_apps(variables[name], variable=name)
             apps.check_folders(known_apps, resolve, variable=name)
     if "nginx_sites" in variables:
-        if not {"gunicorn_apps", "nginx_apps"} & set(checked):
-            known_apps = []
-        sites.check_templates(sites.normalise_sites(variables["nginx_sites"], known_apps), resolve)
+        wanted_sites = sites.normalise_sites(variables["nginx_sites"], known_apps or [])
+        sites.check_templates(wanted_sites, resolve)
     sites.check_settings({name.removeprefix("nginx_"): variables[name] for name in variables_of_ours() if name.startswith("nginx_") and name in variables})
-    settings = certificates.check_settings({name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables})
-    if "certbot_overrides" in variables:
-        # Before the list that is made of them, so that what is wrong with one is told where somebody wrote it.
-        _check_certificates("certbot_overrides", _overridden(variables), settings, read_text)
-    if "certbot_certificates" in variables:
-        _check_certificates("certbot_certificates", variables["certbot_certificates"], settings, read_text)
-    return checked
+    of_certbot = {name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables}
+    if of_certbot:
+        # Here, because Ansible compiles at every run what of a collection is imported, and sites alone need none of it.
+        from ansible_collections.portico.web.plugins.plugin_utils import certificate_lists
 
-
-def _overridden(variables: Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """Return the certificates for which something differs, as they are with that."""
-    given = overrides.normalise_overrides(variables["certbot_overrides"])
-    if not given:
-        # Without any, what the sites want is all there is to say.
-        return []
-    names = {each["name"] for each in given}
-    wanted = sites.wanted_certificates(variables["nginx_sites"] if "nginx_sites" in variables else [])
-    return [each for each in overrides.with_overrides(wanted, given) if each["name"] in names]
-
-
-def _check_certificates(variable: str, given: object, settings: certificates.Settings, read_text: Callable[[str], str]) -> None:
-    wanted = certificates.normalise_certificates(given, variable)
-    certificates.host_entries(wanted, settings, variable)
-    for certificate in wanted:
-        if certificate["issuer"] == "own":
-            own_certificates.load(certificate, read_text, variable)
+        certificate_lists.check(variables, of_certbot, read_text)
+    return Checked(names, known_apps, wanted_sites)

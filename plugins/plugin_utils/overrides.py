@@ -8,9 +8,8 @@ import typing as t
 from collections.abc import Iterable, Sequence
 
 from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, own_certificates, sites
-from ansible_collections.portico.web.plugins.plugin_utils.entries import did_you_mean, problem
+from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, did_you_mean, problem
 
-Entry = dict[str, t.Any]
 
 _VARIABLE = "certbot_overrides"
 

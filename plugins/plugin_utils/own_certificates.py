@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
-from ansible.errors import AnsibleError
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
+from ansible_collections.portico.web.plugins.plugin_utils.controller import ReadText
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, PorticoError, problem
 
 SECRET = ("key",)
@@ -36,7 +36,6 @@ _LONGEST_PATH = 4096
 _BLOCK = re.compile(r"-----BEGIN (?P<label>[A-Z0-9 ]+)-----.*?-----END (?P=label)-----", re.DOTALL)
 _KEY_LABELS = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")
 
-ReadText = Callable[[str], str]
 Mistake = Callable[[str, object, str], PorticoError]
 
 
@@ -52,27 +51,6 @@ class Loaded:
     """What the person should know about it all the same."""
 
 
-def reader(loader: t.Any) -> ReadText:
-    """Return what reads a text file of the controller: beside the playbook where its path is relative, and decrypted where it is vaulted.
-
-    :param loader: Ansible's DataLoader. The function that it gives raises OSError or ValueError, which say why a file cannot be read.
-    """
-
-    def read(path: str) -> str:
-        where = loader.path_dwim(path)
-        try:
-            # Opened here, because Ansible does not say why it could not. What it decrypts is never in a file.
-            with open(where, "rb"):
-                content, _plain = loader._get_file_contents(path)
-            return content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError("it is not text") from error
-        except AnsibleError as error:
-            raise ValueError("it cannot be decrypted with the vault passwords of this run") from error
-
-    return read
-
-
 def load(entry: Mapping[str, t.Any], read_text: ReadText, variable: str = "certbot_certificates", now: datetime | None = None) -> Loaded:
     """Return what the host gets of a certificate that somebody brings.
 
@@ -80,7 +58,7 @@ def load(entry: Mapping[str, t.Any], read_text: ReadText, variable: str = "certb
     order are put in order, because it does not matter to whoever wrote them; one that does not belong there is refused.
 
     :param entry: the certificate with its name, domains, certificate, key and chain.
-    :param read_text: returns the text of a file on the controller; L(reader) makes one.
+    :param read_text: returns the text of a file on the controller; L(controller.reader) makes one.
     :param now: what is now, with its time zone.
     :raises PorticoError: at the first mistake, without anything of the key.
     """

@@ -190,6 +190,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        # A run has one collection: whether a file of it has changed need not be asked for each site.
+        auto_reload=False,
     )
     environment.filters["bare"] = bare
     environment.filters["indented"] = lambda text, level: Markup(indented(text, level).removesuffix("\n"))

@@ -13,12 +13,11 @@ from urllib.parse import urlsplit
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.lexer import statements
 from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
-from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, PorticoError, did_you_mean, problem, shown
+from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, PorticoError, did_you_mean, problem, shown
 
 _ANSWERS = ("app", "proxy", "root", "redirect")
 """What a location can do. A site that does one thing only may say it without a list of locations."""
 
-Entry = dict[str, t.Any]
 
 
 def normalise_sites(sites: object, apps: Sequence[Mapping[str, t.Any]] | None, variable: str = "nginx_sites") -> list[Entry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.portico.web.plugins.plugin_utils import entries, lists
+from ansible_collections.portico.web.plugins.plugin_utils.action import Templated
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 
 DESCRIBED = {
@@ -114,6 +115,26 @@ def test_mistakes_are_told_in_the_list_where_they_were_made():
         lists.check(variables, str, str)
     with pytest.raises(PorticoError, match='nginx_sites, entry 1, key "nam"'):
         lists.check({"nginx_sites": [{"nam": "x"}]}, str, str)
+
+
+def test_what_was_checked_comes_back_complete_and_templated_once():
+    class Templar:
+        asked = []
+
+        def template(self, value):
+            self.asked.append(value)
+            return value
+
+    variables = {"nginx_sites": [{"name": "shop", "server_names": ["shop.test"], "root": "/srv/shop"}], "nginx_apps": [], "other": 1}
+    checked = lists.check(Templated(variables, Templar()), str, str)
+    assert checked.names == ["nginx_apps", "nginx_sites"]
+    assert checked.apps == []
+    assert [site["server_names"] for site in checked.sites] == [["shop.test"]]
+    assert Templar.asked == [[], variables["nginx_sites"]]
+
+
+def test_every_list_is_known_as_a_variable():
+    assert {"gunicorn_apps", "nginx_apps", "nginx_sites", "certbot_certificates", "certbot_overrides"} <= lists.variables_of_ours()
 
 
 def test_documented_defaults_are_of_their_documented_types():

@@ -22,6 +22,7 @@ from issued import DAY, NOW, Issued, key_pem
 
 from ansible_collections.portico.web.plugins.module_utils import commands, layout, own_certificates
 from ansible_collections.portico.web.plugins.plugin_utils import own_certificates as controller
+from ansible_collections.portico.web.plugins.plugin_utils.controller import reader
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 
 DOMAINS = ["shop.test", "www.shop.test"]
@@ -243,7 +244,7 @@ def test_files_of_the_controller_are_read_beside_the_playbook_and_out_of_the_vau
     (tmp_path / "shop.pem").write_text(FULL)
     (tmp_path / "shop.key").write_bytes(VaultLib([("default", secret)]).encrypt(LEAF.key_pem, secret=secret))
     (tmp_path / "binary").write_bytes(b"\x30\x82\xff")
-    read_text = controller.reader(loader)
+    read_text = reader(loader)
     entry = brought(certificate="shop.pem", key=str(tmp_path / "shop.key"))
     assert load(entry, read_text=read_text) == load(brought())
 

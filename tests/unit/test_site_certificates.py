@@ -83,7 +83,7 @@ def test_what_is_brought_is_read_before_the_host_is_touched():
     def check(names):
         sites = [{"name": "shop", "server_names": names, "root": "/srv/shop"}]
         made = site_certificates(sites, [override])
-        return lists.check({"nginx_sites": sites, "certbot_overrides": [override], "certbot_certificates": made}, str, texts.__getitem__)
+        return lists.check({"nginx_sites": sites, "certbot_overrides": [override], "certbot_certificates": made}, str, texts.__getitem__).names
 
     assert check(["shop.test", "www.test"]) == ["nginx_sites", "certbot_overrides", "certbot_certificates"]
     with pytest.raises(PorticoError, match='certbot_overrides, entry "shop", key "certificate": is not valid for www.shop.test'):
