@@ -29,7 +29,6 @@ _TEMPLATES = Path(__file__).parents[2] / "roles" / "gunicorn" / "templates"
 _LEFT_BEHIND = frozenset((".git", ".hg", ".svn", ".venv", "venv", "__pycache__", "node_modules", ".pytest_cache", ".mypy_cache", ".tox"))
 
 
-
 def normalise_apps(apps: object, variable: str = "gunicorn_apps") -> list[Entry]:
     """Return the apps complete and checked, as M(portico.web.gunicorn_deploy) describes them.
 

@@ -1,0 +1,54 @@
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is done to an app on a host, step by step: each has a name, and one that fails says what it said last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ansible.module_utils.basic import AnsibleModule
+
+LINES = 25
+"""How many of the last lines of a step that failed are shown."""
+
+
+class StepError(Exception):
+    """What went wrong, in words for the person."""
+
+
+class Steps:
+    """The steps of one app."""
+
+    def __init__(self, module: AnsibleModule, app: str, serves: Callable[[], bool]) -> None:
+        """Begin.
+
+        :param serves: whether a release serves visitors, whatever becomes of these steps.
+        """
+        self._module, self._app, self._serves = module, app, serves
+
+    def run(self, command: Sequence[str], cwd: str | None = None, may_be_missing: bool = False, data: str | None = None) -> tuple[int, str, str]:
+        """Run a command, and return its exit status and what it said on both channels.
+
+        :param may_be_missing: whether a program that is not installed is an answer (127) and no failure.
+        :param data: what it reads.
+        """
+        if may_be_missing and self._module.get_bin_path(command[0]) is None:
+            return 127, "", f"{command[0]} is not installed"
+        # Nobody is there to answer a question.
+        return self._module.run_command(list(command), cwd=cwd, data=data, environ_update={"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"})
+
+    def step(self, name: str, command: Sequence[str], cwd: str | None = None, data: str | None = None) -> str:
+        """Run a command that must succeed, and return what it printed.
+
+        :raises StepError: naming the app, the step, and what the command said last.
+        """
+        rc, out, err = self.run(command, cwd=cwd, data=data)
+        if rc != 0:
+            raise self.error(name, f"{out}\n{err}")
+        return out
+
+    def error(self, name: str, said: str) -> StepError:
+        """Return the failure of a step, with the last lines of what was said."""
+        last = "\n".join(said.strip().splitlines()[-LINES:])
+        meanwhile = "what served before goes on serving" if self._serves() else "nothing serves it yet"
+        return StepError(f'The app "{self._app}" failed at {name}; {meanwhile}. It said:\n{last or "nothing"}')
