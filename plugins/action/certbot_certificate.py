@@ -40,7 +40,7 @@ class ActionModule(PorticoAction):
         answer = self._ask("certbot_lineage", request, task_vars)
         missing = answer["missing"]
         if missing and not self._task.check_mode:
-            self._run_module("ansible.builtin.apt", {"name": missing, "update_cache": True, "install_recommends": False}, task_vars)
+            self._install(missing, task_vars)
             answer = self._ask("certbot_lineage", request, task_vars)
         if "failures" not in answer:
             raise entries.PorticoError(f"apt has installed {', '.join(missing)}, and the host still has not {', '.join(answer['missing'])}.")

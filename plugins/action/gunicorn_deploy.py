@@ -24,10 +24,18 @@ class ActionModule(PorticoAction):
 
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         options = entries.arguments("gunicorn_deploy", args)
+        if options["check_lists"]:
+            self._check_lists(task_vars)
         wanted = apps.normalise_apps(options["apps"])
         apps.check_folders(wanted, self._loader.path_dwim)
         asked = [{"name": app["name"], "python": app["python"], "git": app["source"]["git"], "version": app["source"]["version"]} for app in wanted]
-        states = self._ask("gunicorn_release", {"state": "asked", "apps": asked}, task_vars)["apps"]
+        question = {"state": "asked", "apps": asked, "packages": _packages(wanted)}
+        answer = self._ask("gunicorn_release", question, task_vars)
+        missing = answer["missing"]
+        if missing and not self._task.check_mode:
+            self._install(missing, task_vars)
+            answer = self._ask("gunicorn_release", question, task_vars)
+        states = answer["apps"]
 
         orders, environments, differing, diffs = [], {}, [], []
         for app in wanted:
@@ -42,7 +50,9 @@ class ActionModule(PorticoAction):
                 diffs += [_diff(path, state["texts"].get(path, ""), text) for path, text in order["files"].items() if state["texts"].get(path) != text]
         if orders and not self._task.check_mode:
             self._send(wanted, orders, environments, task_vars)
-        result = {"changed": bool(orders), "apps": differing}
+        result = {"changed": bool(orders or missing), "apps": differing}
+        if missing:
+            result["packages"] = missing
         if self._task.diff:
             result["diff"] = diffs
         return result
@@ -90,6 +100,13 @@ class ActionModule(PorticoAction):
         if self._connection._shell.tmpdir is None:
             self._make_tmp_path()
         return self._connection._shell.tmpdir
+
+
+def _packages(wanted: list[dict[str, t.Any]]) -> list[str]:
+    """Return the packages that apps need: git only where one comes from a repository."""
+    if not wanted:
+        return []
+    return ["python3-venv", *(["git"] if any(app["source"]["git"] for app in wanted) else [])]
 
 
 def _reasons(order: dict[str, t.Any], environment: str, state: dict[str, t.Any]) -> list[str]:

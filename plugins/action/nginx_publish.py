@@ -70,8 +70,7 @@ class ActionModule(PorticoAction):
         state = self._ask("nginx_generation", question, task_vars)
         self._installed = state["missing"] if options["state"] == "present" else []
         if self._installed and not self._task.check_mode:
-            order = {"name": self._installed, "update_cache": True, "install_recommends": False}
-            self._run_module("ansible.builtin.apt", order, task_vars)
+            self._install(self._installed, task_vars)
             state = self._ask("nginx_generation", question, task_vars)
         return state
 

@@ -128,6 +128,12 @@ options:
     description: The user that may connect to the apps' sockets, which is the one that nginx's workers run as.
     type: str
     default: www-data
+  check_lists:
+    description:
+      - Whether all of Portico's lists that the play has are checked first, as M(portico.web.check) does it. The role says
+        yes, and saves a task.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -168,6 +174,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+packages:
+  description: The packages that were installed, where some were missing.
+  returned: when some were
+  type: list
+  elements: str
 apps:
   description: The apps that differed.
   returned: success

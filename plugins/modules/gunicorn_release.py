@@ -28,6 +28,11 @@ options:
     description: With O(state=deployed), the text of each app's environment file.
     type: dict
     default: {}
+  packages:
+    description: With O(state=asked), the packages that are asked about too.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -51,6 +56,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+missing:
+  description: The packages that are not installed, in the order asked.
+  returned: state is asked
+  type: list
+  elements: str
 apps:
   description: By name, what there is of each app (its release, whether it runs, its files' texts, its environment's digest).
   returned: state is asked
@@ -67,7 +77,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.portico.web.plugins.module_utils import files, layout
+from ansible_collections.portico.web.plugins.module_utils import files, layout, packages
 from ansible_collections.portico.web.plugins.module_utils.environments import COMPLETE, Environments
 from ansible_collections.portico.web.plugins.module_utils.slots import Slots, other
 from ansible_collections.portico.web.plugins.module_utils.sources import Source
@@ -270,12 +280,13 @@ def main() -> None:
             "state": {"type": "str", "choices": ["asked", "deployed"], "default": "asked"},
             "apps": {"type": "list", "elements": "dict", "required": True},
             "environments": {"type": "dict", "default": {}, "no_log": True},
+            "packages": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     apps = [App(module, order) for order in module.params["apps"]]
     if module.params["state"] == "asked":
-        module.exit_json(changed=False, apps={app.name: app.read() for app in apps})
+        module.exit_json(changed=False, missing=packages.missing(module, module.params["packages"]), apps={app.name: app.read() for app in apps})
     if not module.check_mode:
         try:
             for app in apps:

@@ -14,6 +14,10 @@ from ansible_collections.portico.web.plugins.plugin_utils import controller, lis
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 
 
+SECONDS_FOR_APT = 300
+"""How long another one's use of apt is waited for."""
+
+
 class PorticoAction(ActionBase):
     """An action plugin whose subclass says in C(_act) what is to be done.
 
@@ -55,6 +59,11 @@ class PorticoAction(ActionBase):
         if answer.get("failed"):
             raise PorticoError(answer.get("msg") or f"{module} failed and did not say why: {answer}")
         return answer
+
+    def _install(self, names: list[str], task_vars: dict[str, t.Any]) -> None:
+        """Install packages, with the index of packages as it is now. On a host that has just been made, apt is busy for a while."""
+        order = {"name": names, "update_cache": True, "install_recommends": False, "lock_timeout": SECONDS_FOR_APT}
+        self._run_module("ansible.builtin.apt", order, task_vars)
 
     def _who(self, task_vars: dict[str, t.Any]) -> str:
         """Return who runs this, in words for somebody who has to wait for it."""
