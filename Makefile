@@ -56,8 +56,9 @@ molecule: environment ## deploy to Debian 12 and 13 in containers, and verify
 	  tools/alone molecule test --scenario-name "$$scenario" --no-command-borders || exit 1; done
 
 .PHONY: bench
-bench: environment ## measure what runs over SSH cost, for many sites and certificates (minutes)
+bench: environment ## measure what runs over SSH cost, for many sites, apps and certificates (minutes)
 	@python tests/bench/sites.py
+	@python tests/bench/apps.py
 	@python tests/bench/certificates.py
 
 .PHONY: environment
