@@ -20,8 +20,6 @@ _SHORTEST_SECRET = 6
 class ActionModule(PorticoAction):
     """One remote call where nothing differs, two where something does."""
 
-    TRANSFERS_FILES = True
-
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         options = entries.arguments("gunicorn_deploy", args)
         if options["check_lists"]:
@@ -96,7 +94,7 @@ class ActionModule(PorticoAction):
             raise PorticoError(_without(str(error), {value for value in values if len(value) >= _SHORTEST_SECRET})) from None
 
     def _remote_folder(self) -> str:
-        """Return the task's temporary folder on the host, which Ansible removes when the task is over."""
+        """Return the task's temporary folder on the host, made when a file goes there; Ansible removes it when the task is over."""
         if self._connection._shell.tmpdir is None:
             self._make_tmp_path()
         return self._connection._shell.tmpdir
