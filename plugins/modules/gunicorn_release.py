@@ -166,6 +166,7 @@ class App:
             self.slots.lead_to(slot)
         except BaseException as error:
             self.slots.stop(slot)
+            self._forget_secrets(slot)
             self._write(before)
             if is_new:
                 shutil.rmtree(f"{self.home}/releases/{self.order['release']}", ignore_errors=True)
@@ -174,12 +175,17 @@ class App:
             raise
         if live:
             self.slots.retire(live)
+            self._forget_secrets(live)
         self._prune({self._release_of(f"{self.home}/slots/{each}") or "" for each in layout.APP_SLOTS})
 
     def _write_settings(self, slot: str, environment: str) -> None:
         settings = layout.slot_settings(self.name, slot)
         files.write(f"{settings}.env", environment, 0o600)
         files.write(f"{settings}.conf.py", self.order["files"][f"{layout.slot_settings(self.name, '%i')}.conf.py"], 0o644)
+
+    def _forget_secrets(self, slot: str) -> None:
+        """Remove the secrets of a slot that has stopped: they may have been changed because somebody came to know them."""
+        files.remove(f"{layout.slot_settings(self.name, slot)}.env")
 
     def _make_user(self) -> None:
         comment = f"The app {self.name}, by portico.web"

@@ -122,7 +122,9 @@ def test_a_new_release_keeps_what_was_written(deployed, deploy, visitor, site, a
 
 
 def test_the_secret_is_nowhere_but_in_its_file(deployed, host):
-    assert SECRET in host.file("/etc/portico/apps/guestbook/a.env").content_string
-    assert host.file("/etc/portico/apps/guestbook/a.env").mode == 0o600
+    slot = host.check_output("basename $(readlink /srv/portico/guestbook/live)")
+    kept = host.file(f"/etc/portico/apps/guestbook/{slot}.env")
+    assert SECRET in kept.content_string and kept.mode == 0o600
     found = host.run("grep -rlF --exclude-dir=journal -e %s /etc /srv /var/lib /var/log /run /tmp /home", SECRET).stdout.split()
-    assert found == ["/etc/portico/apps/guestbook/a.env"]
+    # Not with the slot that has stopped either.
+    assert found == [kept.path]
