@@ -43,21 +43,18 @@ def measure(bench: Bench, count: int, rounds: int) -> None:
     variables = inventory / "group_vars/web.yml"
     variables.write_text(yaml.safe_dump({"gunicorn_apps": apps}))
     play = ["apps.yml", "--inventory", "inventory.yml", "--inventory", inventory.name]
-    back = ["apps_rollback.yml", "--extra-vars", "app=app-0"]
     # Opens the connection for all that follow.
     bench.play("noop.yml")
     first = bench.play(*play)
-    runs: dict[str, list[Run]] = {"no-op": [], "unchanged": [], "deploy": [], "back": []}
+    runs: dict[str, list[Run]] = {"no-op": [], "unchanged": [], "deploy": []}
     for number in range(rounds):
         runs["no-op"].append(bench.play("noop.yml"))
         runs["unchanged"].append(bench.play(*play))
         write(inventory / "app-0", f"version-{number}")
         runs["deploy"].append(bench.play(*play))
-        runs["back"].append(bench.play(*back))
-        bench.play(*play)
-    calls = {kind: bench.sessions(*arguments) for kind, arguments in (("no-op", ["noop.yml"]), ("unchanged", play), ("back", back))}
+    calls = {kind: bench.sessions(*arguments) for kind, arguments in (("no-op", ["noop.yml"]), ("unchanged", play))}
     noop = [run.seconds for run in runs["no-op"]]
-    words = {"no-op": "one task that does nothing", "unchanged": "unchanged", "deploy": "another release of one app, same requirements", "back": "rollback of one app"}
+    words = {"no-op": "one task that does nothing", "unchanged": "unchanged", "deploy": "another release of one app, same requirements"}
     print(f"{count:>5}  {'first run, python3-venv is installed':<46}{first.seconds:>8.2f} s{first.seconds / count:>8.2f} s each")
     for kind, measured in runs.items():
         seconds = statistics.median(run.seconds for run in measured)
