@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""apps.py [--apps 1,10,30] [--rounds 3]: what deploys of apps cost over SSH, beside a play with one task.
+"""apps.py [--apps 1,10,30] [--rounds 5]: what deploys of apps cost over SSH, beside a play with one task.
 
 Run by `make bench`. Seconds hang on the machine and on how near the index of packages is; the ratios to the play with
 one task less so. Nothing passes or fails here.
