@@ -24,8 +24,6 @@ _OWES = "its commands after traffic have not all been run"
 class ActionModule(PorticoAction):
     """One remote call where nothing differs, two where something does."""
 
-    TRANSFERS_FILES = True
-
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         began = time.monotonic()
         options = entries.arguments("gunicorn_deploy", args)

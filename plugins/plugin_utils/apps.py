@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
-from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, did_you_mean, problem
+from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, PorticoError, did_you_mean, problem
 
 GUNICORN = "gunicorn==27.0.1"
 """What is installed beside requirements that bring no gunicorn."""
@@ -50,6 +50,27 @@ def normalise_apps(apps: object, variable: str = "gunicorn_apps") -> list[Entry]
 def present(apps: list[Entry]) -> list[Entry]:
     """Return the apps that are to be there."""
     return [app for app in apps if app["state"] == "present"]
+
+
+def app_at(apps: object, name: str, version: str | None, path: str | None, archive: str | None, variable: str = "gunicorn_apps") -> Entry:
+    """Return one app as the list has it, but for what is said of its source.
+
+    :raises PorticoError: for an app that is not in the list, and for what its source has no use for.
+    """
+    by_name = {str(each["name"]): each for each in apps if isinstance(each, dict) and "name" in each} if isinstance(apps, list) else {}
+    if name not in by_name:
+        raise PorticoError(f'{variable} has no app "{name}". {did_you_mean(name, by_name)}')
+    app = by_name[name]
+    given = {key: value for key, value in (("version", version), ("path", path), ("archive", archive)) if value is not None}
+    if len(given) > 1:
+        raise PorticoError(f'The app "{name}" is given a {" and a ".join(given)} to deploy. Keep one of them.')
+    if version is None:
+        # They come from a command line, and are meant from where that was given.
+        return {**app, "source": {key: os.path.abspath(value) for key, value in given.items()}} if given else app
+    source = app.get("source") or {}
+    if not isinstance(source, dict) or not {"git", "package"} & set(source):
+        raise problem(variable, name, "source", HIDDEN, f"has no versions, but was to be deployed at {version}. Give a path or an archive.")
+    return {**app, "source": {**source, "version": version}}
 
 
 def check_folders(apps: list[Entry], resolve: Callable[[str], str], variable: str = "gunicorn_apps") -> None:
