@@ -32,7 +32,7 @@ _SERVICE = """\
 Description=Leads those who waited for {name} to the release that goes on
 
 [Service]
-Type=notify
+Type=exec
 ExecStartPre=+/usr/bin/flock {gate} /bin/true
 ExecStart=/usr/lib/systemd/systemd-socket-proxyd --connections-max=4096 --exit-idle-time=1s {chosen}/app.sock
 TimeoutStartSec=infinity
