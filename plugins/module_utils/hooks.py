@@ -52,7 +52,8 @@ class Hooks:
         command += [f"--property=WorkingDirectory={folder}/source", f"--property=RuntimeMaxSec={seconds}", f"--property=TimeoutStopSec={SECONDS_TO_END}", *more]
         command += [f"--setenv=PATH={folder}/environment/bin:/usr/local/bin:/usr/bin:/bin"]
         began = time.monotonic()
-        rc, out, err = self.steps.run([*command, "--", "/usr/bin/env", *shlex.split(hook)])
+        # systemd would put its variables in place of what begins with a dollar sign, before the command sees it.
+        rc, out, err = self.steps.run([*command, "--", "/usr/bin/env", *(word.replace("$", "$$") for word in shlex.split(hook))])
         if rc == 0:
             return
         said = f"{out}\n{err}"

@@ -12,7 +12,7 @@ from ansible_collections.portico.web.plugins.module_utils import files, layout
 from ansible_collections.portico.web.plugins.module_utils.hooks import Hooks
 from ansible_collections.portico.web.plugins.module_utils.queue import Queue
 from ansible_collections.portico.web.plugins.module_utils.releases import SETTINGS, Releases
-from ansible_collections.portico.web.plugins.module_utils.steps import Steps
+from ansible_collections.portico.web.plugins.module_utils.steps import StepError, Steps
 
 
 class Removal:
@@ -35,6 +35,12 @@ class Removal:
         :param with_data: whether its state directory goes too.
         :raises StepError: naming the step.
         """
+        try:
+            self._remove(with_data)
+        except OSError as error:
+            raise StepError(f'The app "{self.name}" could not be removed wholly: {error}. The next run goes on with it.') from error
+
+    def _remove(self, with_data: bool) -> None:
         self.hooks.end()
         self.queue.remove()
         units = self._unit_files()

@@ -209,10 +209,9 @@ class App:
         # What a run that was killed has left there.
         self.slots.stop(slot)
         is_new = not self.releases.is_complete(release)
-        if is_new:
-            warning = self.releases.lacks_room(before)
-            if warning:
-                self.module.warn(warning)
+        warning = self.releases.lacks_room(before) if is_new else None
+        if warning:
+            self.module.warn(warning)
         try:
             write_settings(slot)
             self.releases.make(release, slot)
@@ -230,8 +229,11 @@ class App:
                 self.releases.forget(release)
             self._write(texts)
             if isinstance(error, OSError):
-                raise self.steps.error("writing its files", str(error)) from error
-            raise
+                error = self.steps.error("writing its files", str(error))
+            if warning and isinstance(error, StepError):
+                # Of a task that fails Ansible shows the message alone.
+                error = StepError(f"{error}\n{warning}")
+            raise error from None
         self.releases.went_live(release, before)
         if live:
             self.slots.retire(live)

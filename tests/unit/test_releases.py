@@ -272,6 +272,13 @@ def test_a_release_that_may_find_no_room_is_warned_of(host, order, monkeypatch):
     assert len(host.warnings) == 1
 
 
+def test_a_release_that_found_no_room_is_told_with_how_much_there_is(host, order, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda _path: types.SimpleNamespace(f_bavail=1000, f_frsize=1000))
+    host.broken.add("r1")
+    with pytest.raises(StepError, match="starting the new release(.|\n)*has 1 MB free, and about 67 MB are needed"):
+        deploy(host, order("r1"))
+
+
 def test_a_full_disk_leaves_the_old_release_and_nothing_of_the_new(host, order, monkeypatch):
     deploy(host, order("r1"))
 
@@ -292,10 +299,10 @@ def test_a_full_disk_leaves_the_old_release_and_nothing_of_the_new(host, order, 
 
 
 def test_a_command_is_confined_and_its_time_is_limited(host, order):
-    deploy(host, order("r1", before_traffic=["python manage.py migrate"], hook_seconds=7))
+    deploy(host, order("r1", before_traffic=["sh -c 'echo $HOME'"], hook_seconds=7))
     (command,) = [each for each in host.ran if each[0] == "systemd-run"]
     assert "--property=RuntimeMaxSec=7" in command and "--property=User=portico-shop" in command and "--property=Type=notify" not in command
-    assert command[-3:] == ["python", "manage.py", "migrate"]
+    assert command[-3:] == ["sh", "-c", "echo $$HOME"]
 
 
 def test_a_command_that_took_too_long_is_named(host, order, monkeypatch):
@@ -582,6 +589,20 @@ def test_another_app_whose_name_begins_alike_stays(host, order):
     host.users["portico-shop-api"] = layout.app_comment("shop-api")
     absent(host).removal.remove(False)
     assert os.listdir(layout.UNITS) == ["portico-shop-api@.service"] and list(host.users) == ["portico-shop-api"]
+
+
+def test_what_cannot_be_removed_is_told(host, order, monkeypatch):
+    deploy(host, order("r1"))
+
+    def busy(path):
+        raise OSError(16, "Device or resource busy", path)
+
+    with monkeypatch.context() as context:
+        context.setattr(shutil, "rmtree", lambda path, ignore_errors=False: ignore_errors or busy(path))
+        with pytest.raises(StepError, match='"shop" could not be removed wholly: .*busy'):
+            absent(host).removal.remove(False)
+    absent(host).removal.remove(False)
+    assert absent(host).read()["left"] == []
 
 
 def test_a_user_that_is_not_ours_stays(host):
