@@ -11,7 +11,7 @@ version_added: 0.1.0
 author: Contributors to the Portico project (@portico)
 description:
   - Writes one line of JSON about the deploy of an app on all the hosts of the play, those that failed too. The playbook
-    P(portico.web.deploy#playbook) ends with it, for the job in CI that runs it.
+    C(portico.web.deploy) ends with it, for the job in CI that runs it.
   - It runs on the controller, once for the play.
 options:
   name:
