@@ -91,19 +91,19 @@ class Queue:
         self.steps.step("letting visitors wait", ["systemctl", "start", self.socket])
         files.point(self.slots.link, f"slots/{layout.APP_QUEUE}")
 
-    def choose(self, slot: str) -> None:
-        """Say which slot those who wait are led to."""
+    def lead_to(self, slot: str) -> None:
+        """Lead those who wait, and those who still come, to a slot that runs."""
         files.point(f"{self.folder}/chosen", f"../{slot}")
+        if self._gate is not None:
+            os.close(self._gate)
+            self._gate = None
 
     def close(self, slot: str) -> None:
         """Lead visitors to a slot that runs, those who waited too, and do away with the queue."""
         if os.path.isdir(self.folder):
-            self.choose(slot)
+            self.lead_to(slot)
         if files.target(self.slots.link) != f"slots/{slot}":
             files.point(self.slots.link, f"slots/{slot}")
-        if self._gate is not None:
-            os.close(self._gate)
-            self._gate = None
         if self._state(self.socket) != "inactive" or self._state(self.service) != "inactive":
             # Who looked the link up before may not have connected yet.
             time.sleep(SECONDS_TO_DRAIN)

@@ -253,10 +253,11 @@ class App:
             self.queue.open(live, self.order["files"][f"{layout.UNITS}/{self.unit}@.socket"])
             self.slots.pause(live)
             self._start(slot, release)
-            self.queue.choose(slot)
+            # Before all that can be done while nobody waits any more.
+            self.queue.lead_to(slot)
             self.slots.lead_to(slot)
         except BaseException:
-            self.slots.stop(slot)
+            self.steps.run(["systemctl", "stop", *self.slots.units(slot)])
             self._write(texts)
             rc, _out, err = self.steps.run(["systemctl", "start", *self.slots.units(live)])
             self.queue.close(live)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+PATIENCE = 30
+"""Seconds. In a restart visitors wait as long as the app takes to start, and twice that where it fails."""
+
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 APP = (Path(__file__).parents[1] / "app/wsgi.py").read_text()
 
@@ -58,7 +61,7 @@ def test_going_back_loses_nothing_and_takes_seconds(shop, playbook):
 
 def test_a_restart_loses_nothing_and_lets_visitors_wait(shop):
     assert shop.deploy("before", switch="restart").ok
-    with shop.load() as load:
+    with shop.load(timeout=PATIENCE) as load:
         run = shop.deploy("after", switch="restart", files=slow("after"))
         assert run.ok, run.output
     print(load.report)
@@ -79,7 +82,7 @@ def test_a_restart_loses_nothing_and_lets_visitors_wait(shop):
 )
 def test_a_restart_that_fails_has_the_old_release_answer_those_who_waited(shop, files):
     assert shop.deploy("sound", switch="restart").ok
-    with shop.load() as load:
+    with shop.load(timeout=PATIENCE) as load:
         run = shop.deploy("unsound", switch="restart", files=files, health={"seconds": 3})
     assert not run.ok and "what served before goes on serving" in run.output, run.output
     # Nobody met the new release, not even for its 500.
@@ -90,7 +93,7 @@ def test_a_restart_that_fails_has_the_old_release_answer_those_who_waited(shop, 
 
 def test_a_restart_that_is_killed_while_visitors_wait_loses_nothing(shop):
     assert shop.deploy("sound", switch="restart").ok
-    with shop.load() as load:
+    with shop.load(timeout=PATIENCE) as load:
         run = threading.Thread(target=shop.deploy, args=("slow",), kwargs={"switch": "restart", "files": slow("slow")})
         run.start()
         shop.host.check_output("timeout 120 sh -c 'until systemctl list-units --no-legend --state=activating \"portico-shop@*.service\" | grep -q .; do sleep 0.1; done'")
