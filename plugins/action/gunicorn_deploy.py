@@ -5,29 +5,36 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+import time
 import typing as t
 
 from ansible_collections.portico.web.plugins.module_utils.files import digest
-from ansible_collections.portico.web.plugins.plugin_utils import apps, entries
+from ansible_collections.portico.web.plugins.plugin_utils import apps, controller, entries
 from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem
 
 _SHORTEST_SECRET = 6
 """Shorter values of an environment stand everywhere, and blotting them out would only make messages unreadable."""
 
+_OWES = "its commands after traffic have not all been run"
+
 
 class ActionModule(PorticoAction):
     """One remote call where nothing differs, two where something does."""
 
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        began = time.monotonic()
         options = entries.arguments("gunicorn_deploy", args)
         if options["check_lists"]:
             self._check_lists(task_vars)
-        wanted = apps.normalise_apps(options["apps"])
+        everything = apps.normalise_apps(options["apps"])
+        wanted = apps.present(everything)
         apps.check_folders(wanted, self._loader.path_dwim)
         asked = [{"name": app["name"], "python": app["python"], "git": app["source"]["git"], "version": app["source"]["version"]} for app in wanted]
-        question = {"state": "asked", "apps": asked, "packages": _packages(wanted)}
+        leaving = [{key: app[key] for key in ("name", "state", "data")} for app in everything if app["state"] == "absent"]
+        question = {"state": "asked", "apps": asked + leaving, "packages": _packages(wanted)}
         answer = self._ask("gunicorn_release", question, task_vars)
         missing = answer["missing"]
         if missing and not self._task.check_mode:
@@ -36,26 +43,40 @@ class ActionModule(PorticoAction):
         states = answer["apps"]
 
         orders, environments, differing, diffs = [], {}, [], []
+        for order in leaving:
+            if states[order["name"]]["left"]:
+                orders.append(order)
+                differing.append({"name": order["name"], "release": None, "reasons": ["it is to be absent"]})
+                diffs.append(_diff(f"the app {order['name']}", "".join(f"{each}\n" for each in states[order["name"]]["left"]), ""))
         for app in wanted:
             state = states[app["name"]]
-            order = self._order(app, state, options["socket_user"])
+            order = self._order(app, state, options["socket_user"], self._who(task_vars))
             environment = apps.environment_file(app["environment"])
             reasons = _reasons(order, environment, state)
             if reasons:
+                order["owes_only"] = reasons == [_OWES]
                 orders.append(order)
                 environments[app["name"]] = environment
                 differing.append({"name": app["name"], "release": order["release"], "reasons": reasons})
                 diffs += [_diff(path, state["texts"].get(path, ""), text) for path, text in order["files"].items() if state["texts"].get(path) != text]
-        if orders and not self._task.check_mode:
-            self._send(wanted, orders, environments, task_vars)
-        result = {"changed": bool(orders or missing), "apps": differing}
+        live = {app["name"]: states[app["name"]]["live"] for app in wanted}
+        result = {"changed": bool(orders or missing), "apps": differing, "live": live}
         if missing:
             result["packages"] = missing
+        if orders and not self._task.check_mode:
+            answer = self._send(wanted, orders, environments, task_vars)
+            for each in differing:
+                told = answer["apps"][each["name"]]
+                each.update({key: told[key] for key in ("seconds", "waited_for") if key in told})
+                if each["name"] in live:
+                    live[each["name"]] = {key: told[key] for key in live[each["name"]]}
+            result["warnings"] = answer.get("warnings", [])
+        result["seconds"] = round(time.monotonic() - began, 1)
         if self._task.diff:
             result["diff"] = diffs
         return result
 
-    def _order(self, app: dict[str, t.Any], state: dict[str, t.Any], socket_user: str) -> dict[str, t.Any]:
+    def _order(self, app: dict[str, t.Any], state: dict[str, t.Any], socket_user: str, who: str) -> dict[str, t.Any]:
         """Return what the host is to make of an app; the source's archive comes later, if it is needed."""
         if state["python"] is None and not self._task.check_mode:
             raise problem("gunicorn_apps", app["name"], "python", app["python"], "is not a Python 3 on this host. Install it, or name another.")
@@ -64,7 +85,7 @@ class ActionModule(PorticoAction):
             why = state["git_says"] or "the repository has no such branch or tag"
             raise problem("gunicorn_apps", app["name"], "source.version", source["version"], f"cannot be had from {source['git']}: {why}.")
         fingerprint = state["commit"] or "" if source["git"] else apps.folder_digest(self._loader.path_dwim(source["path"]))
-        keys = ("name", "python", "requirements", "before_traffic")
+        keys = ("name", "python", "requirements", "before_traffic", "after_traffic", "hook_seconds", "shared", "switch", "keep")
         return {
             **{key: app[key] for key in keys},
             "gunicorn": apps.GUNICORN,
@@ -75,19 +96,28 @@ class ActionModule(PorticoAction):
             "release": apps.release_id(app, fingerprint, state["python"] or ""),
             "health": app["health"],
             "files": apps.host_files(app, socket_user),
+            "provenance": {
+                # Who may read a repository by its URL is not recorded.
+                "source": re.sub(r"(?<=://)[^/@]*@", "", source["git"] or source["path"]),
+                "version": source["version"],
+                "revision": fingerprint,
+                "who": who,
+                "python": state["python"],
+                "collection": controller.collection_version(),
+            },
         }
 
-    def _send(self, wanted: list[dict[str, t.Any]], orders: list[dict[str, t.Any]], environments: dict[str, str], task_vars: dict[str, t.Any]) -> None:
+    def _send(self, wanted: list[dict[str, t.Any]], orders: list[dict[str, t.Any]], environments: dict[str, str], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         folders = {app["name"]: app["source"]["path"] for app in wanted}
         with tempfile.TemporaryDirectory(prefix="portico-") as here:
             for order in orders:
-                folder = folders[order["name"]]
+                folder = folders.get(order["name"])
                 if folder is not None:
                     archive = os.path.join(here, f"{order['name']}.tar.gz")
                     apps.pack(self._loader.path_dwim(folder), archive)
                     order["archive"] = self._transfer_file(archive, self._connection._shell.join_path(self._remote_folder(), f"{order['name']}.tar.gz"))
         try:
-            self._ask("gunicorn_release", {"state": "deployed", "apps": orders, "environments": environments}, task_vars)
+            return self._ask("gunicorn_release", {"state": "deployed", "apps": orders, "environments": environments, "holder": self._who(task_vars)}, task_vars)
         except PorticoError as error:
             # The journal gives a value of several lines line by line, without the spaces at their ends.
             values = {part for app in wanted for value in app["environment"].values() for line in (value, *value.splitlines()) for part in (line, line.rstrip())}
@@ -117,6 +147,8 @@ def _reasons(order: dict[str, t.Any], environment: str, state: dict[str, t.Any])
         found.append("another environment")
     if not state["runs"]:
         found.append("it does not run, or not from boot on")
+    if state["owes"] and order["after_traffic"]:
+        found.append(_OWES)
     return found
 
 

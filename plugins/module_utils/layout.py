@@ -35,6 +35,8 @@ TOOL = "/usr/local/sbin/portico-certificates"
 APPS = "/srv/portico"
 APP_SETTINGS = "/etc/portico/apps"
 SOCKETS = "/run/portico"
+UNITS = "/etc/systemd/system"
+LOCKS = "/run/lock"
 
 ACME_CA_BUNDLE = "/etc/portico/acme-ca.pem"
 
@@ -71,6 +73,9 @@ server {{
 APP_SLOTS = ("a", "b")
 """Two places to run a release in. One of them is live, and the next release is started in the other."""
 
+APP_QUEUE = "queue"
+"""Stands beside the slots while visitors wait for one of them: nothing runs in it."""
+
 
 def app_home(name: str) -> str:
     """Return the folder of an app: its releases, its environments, its slots and the link C(live), which names one of these.
@@ -105,9 +110,24 @@ def app_unit(name: str) -> str:
     return f"portico-{name}"
 
 
+def app_comment(name: str) -> str:
+    """Return what /etc/passwd says of an app's user, by which we know that it is ours."""
+    return f"The app {name}, by portico.web"
+
+
 def app_state(name: str) -> str:
     """Return the state directory of an app relative to /var/lib, as systemd's StateDirectory= wants it."""
     return f"portico/apps/{name}"
+
+
+def app_data(name: str) -> str:
+    """Return the state directory of an app: the one place where it writes, and what outlives its releases."""
+    return f"{STATE}/apps/{name}"
+
+
+def app_lock(name: str) -> str:
+    """Return the file that a run locks while it changes an app."""
+    return f"{LOCKS}/portico-app-{name}.lock"
 
 
 def certificate_link(name: str) -> str:

@@ -26,9 +26,11 @@ class Slots:
     # ---- reading
 
     def live(self) -> str | None:
-        """Return the slot that the link names."""
-        target = files.target(self.link)
-        return os.path.basename(target) if target and os.path.basename(target) in layout.APP_SLOTS else None
+        """Return the slot that the link names, or the one that those who wait are led to."""
+        slot = os.path.basename(files.target(self.link) or "")
+        if slot == layout.APP_QUEUE:
+            slot = os.path.basename(files.target(f"{self.home}/slots/{slot}/chosen") or "")
+        return slot if slot in layout.APP_SLOTS else None
 
     def runs(self, slot: str) -> bool:
         """Return whether the live slot runs, now and from boot on, and the other does not."""
@@ -73,6 +75,12 @@ class Slots:
         # Who looked it up before the link was moved may not have connected yet, which nobody can see from here.
         time.sleep(SECONDS_TO_DRAIN)
         self.stop(slot)
+
+    def pause(self, slot: str) -> None:
+        """End what a slot has in hand, and stop it. It still listens: who comes there after all has it started again."""
+        # As in retire().
+        time.sleep(SECONDS_TO_DRAIN)
+        self.steps.step("stopping the old release", ["systemctl", "stop", self.units(slot)[1]])
 
     def stop(self, slot: str) -> None:
         """Stop a slot: first what answers, which ends what it has in hand, then what listens."""

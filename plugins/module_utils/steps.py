@@ -47,8 +47,11 @@ class Steps:
             raise self.error(name, f"{out}\n{err}")
         return out
 
-    def error(self, name: str, said: str) -> StepError:
-        """Return the failure of a step, with the last lines of what was said."""
+    def error(self, name: str, said: str, meanwhile: str | None = None) -> StepError:
+        """Return the failure of a step, with the last lines of what was said.
+
+        :param meanwhile: what visitors meet, where it is not what they met before.
+        """
         last = "\n".join(said.strip().splitlines()[-LINES:])
-        meanwhile = "what served before goes on serving" if self._serves() else "nothing serves it yet"
+        meanwhile = meanwhile or ("what served before goes on serving" if self._serves() else "nothing serves it yet")
         return StepError(f'The app "{self._app}" failed at {name}; {meanwhile}. It said:\n{last or "nothing"}')

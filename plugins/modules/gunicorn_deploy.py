@@ -20,7 +20,8 @@ description:
     never meets a visitor. A change of the environment or of a setting alone goes the same way.
   - Each app runs as the user C(portico-NAME), confined to its state directory C(/var/lib/portico/apps/NAME), which
     it finds in the environment variable E(STATE_DIRECTORY).
-  - An app that is no longer in the list is left as it is.
+  - An app that is no longer in the list is left as it is. One with O(apps[].state=absent) is removed.
+  - The releases that were live last are kept, O(apps[].keep) of them; M(portico.web.gunicorn_rollback) goes back to one in seconds.
 options:
   apps:
     description: The apps of this host.
@@ -35,9 +36,10 @@ options:
         type: str
         required: true
       source:
-        description: Where the app comes from; either O(apps[].source.path) or O(apps[].source.git).
+        description:
+          - Where the app comes from; either O(apps[].source.path) or O(apps[].source.git).
+          - Needed unless O(apps[].state=absent).
         type: dict
-        required: true
         suboptions:
           path:
             description:
@@ -52,9 +54,10 @@ options:
             description: With O(apps[].source.git), the branch, tag or full commit to deploy.
             type: str
       app:
-        description: What gunicorn runs, as V(shop.wsgi:application).
+        description:
+          - What gunicorn runs, as V(shop.wsgi:application).
+          - Needed unless O(apps[].state=absent).
         type: str
-        required: true
       static:
         description:
           - Folders inside the source that nginx serves itself, each under the path that leads to it, which begins and
@@ -84,6 +87,57 @@ options:
         type: list
         elements: str
         default: []
+      after_traffic:
+        description:
+          - Commands that are run once for a new release when it is live and the old one has stopped, such as the part of a
+            migration that only the new code can live with, or the warming of a cache.
+          - They run as O(apps[].before_traffic) does, but the source is sealed. If one fails, the task fails and the release
+            stays live; the next run runs all of them again.
+        type: list
+        elements: str
+        default: []
+      hook_seconds:
+        description: How long each command before and after traffic may take. Then it is ended, and counts as failed.
+        type: int
+        default: 900
+      shared:
+        description:
+          - Folders of the source that live on from release to release, such as V(media). Each is a link to
+            C(/var/lib/portico/apps/NAME/shared/FOLDER), which the app can write.
+          - What the first release brings in such a folder is copied there once. What later ones bring is not used.
+          - The app alone can read them, so that none can be in O(apps[].static).
+        type: list
+        elements: str
+        default: []
+      switch:
+        description:
+          - V(overlap) starts the new release while the old one serves. Both need memory for some seconds.
+          - V(restart) is for machines that have too little for that. The new release is made, and its commands before traffic run,
+            while the old one serves. Then visitors wait in a queue while the old one ends what it has in hand and stops, and the
+            new one starts and is asked whether it is well. If it is not, the old one starts again, and answers those who waited.
+            None is refused, and none meets a release that is not well; but nginx waits 60 seconds for an answer, so the start must
+            take less.
+        type: str
+        choices: [overlap, restart]
+        default: overlap
+      keep:
+        description: How many releases are kept, the live one and the one before it among them; at least 2.
+        type: int
+        default: 5
+      state:
+        description:
+          - V(absent) removes the app, with its units, sockets, user, releases, environments and settings. Of the other keys only
+            O(apps[].name) is needed then, and O(apps[].data) is looked at.
+        type: str
+        choices: [present, absent]
+        default: present
+      data:
+        description:
+          - With O(apps[].state=absent), whether the state directory C(/var/lib/portico/apps/NAME) stays.
+          - V(kept) data belong to root, until an app of that name is deployed again and gets them back.
+        type: str
+        choices: [kept, removed]
+        default: kept
       health:
         description:
           - What a new release is asked, at a socket that no visitor meets yet, before it takes traffic. Without a right answer it never does, and the old
@@ -146,7 +200,10 @@ attributes:
     description: An app that runs as described is left alone.
 notes:
   - This is an action plugin over M(portico.web.gunicorn_release), which is what runs on the host.
+  - One run changes an app at a time. Another waits for it, at most ten minutes, and then says for whom it has waited.
+  - A run that was killed has changed nothing that visitors meet, and the next run puts right what it left behind.
 seealso:
+  - module: portico.web.gunicorn_rollback
   - module: portico.web.gunicorn_release
   - module: portico.web.nginx_publish
 """
@@ -171,6 +228,12 @@ EXAMPLES = r"""
       - name: blog
         source: {git: "https://git.example.com/blog.git", version: v1.4.2}
         app: blog:app
+        shared: [media]
+
+- name: Remove an app, and keep its data
+  portico.web.gunicorn_deploy:
+    apps:
+      - {name: blog, state: absent}
 """
 
 RETURN = r"""

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
-from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, did_you_mean, problem
+from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, PorticoError, did_you_mean, problem
 
 GUNICORN = "gunicorn==27.0.1"
 """What is installed beside requirements that bring no gunicorn."""
@@ -37,8 +37,40 @@ def normalise_apps(apps: object, variable: str = "gunicorn_apps") -> list[Entry]
     described = entries.options("gunicorn_deploy", "apps")
     complete = entries.normalise(variable, apps, described, _FORMATS, secret=["environment"])
     for app in complete:
+        if app["state"] == "absent":
+            continue
+        for key in ("source", "app"):
+            if app[key] is None:
+                raise problem(variable, app["name"], key, HIDDEN, "is missing. Every entry needs it.")
         _check_source(variable, app)
+        _check_shared(variable, app)
     return complete
+
+
+def present(apps: list[Entry]) -> list[Entry]:
+    """Return the apps that are to be there."""
+    return [app for app in apps if app["state"] == "present"]
+
+
+def app_at(apps: object, name: str, version: str | None, path: str | None, archive: str | None, variable: str = "gunicorn_apps") -> Entry:
+    """Return one app as the list has it, but for what is said of its source.
+
+    :raises PorticoError: for an app that is not in the list, and for what its source has no use for.
+    """
+    by_name = {str(each["name"]): each for each in apps if isinstance(each, dict) and "name" in each} if isinstance(apps, list) else {}
+    if name not in by_name:
+        raise PorticoError(f'{variable} has no app "{name}". {did_you_mean(name, by_name)}')
+    app = by_name[name]
+    given = {key: value for key, value in (("version", version), ("path", path), ("archive", archive)) if value is not None}
+    if len(given) > 1:
+        raise PorticoError(f'The app "{name}" is given a {" and a ".join(given)} to deploy. Keep one of them.')
+    if version is None:
+        # They come from a command line, and are meant from where that was given.
+        return {**app, "source": {key: os.path.abspath(value) for key, value in given.items()}} if given else app
+    source = app.get("source") or {}
+    if not isinstance(source, dict) or not {"git", "package"} & set(source):
+        raise problem(variable, name, "source", HIDDEN, f"has no versions, but was to be deployed at {version}. Give a path or an archive.")
+    return {**app, "source": {**source, "version": version}}
 
 
 def check_folders(apps: list[Entry], resolve: Callable[[str], str], variable: str = "gunicorn_apps") -> None:
@@ -46,7 +78,7 @@ def check_folders(apps: list[Entry], resolve: Callable[[str], str], variable: st
 
     :param resolve: makes a path absolute that was written beside the playbook.
     """
-    for app in apps:
+    for app in present(apps):
         path = app["source"]["path"]
         if path is None:
             continue
@@ -88,7 +120,7 @@ def release_id(app: Entry, source: str, python: str) -> str:
     :param source: the fingerprint of a folder, or a commit.
     :param python: the version of the host's Python.
     """
-    parts = [source, python, GUNICORN, app["requirements"], app["before_traffic"], sorted(app["static"].items())]
+    parts = [source, python, GUNICORN, app["requirements"], app["before_traffic"], sorted(app["static"].items()), sorted(app["shared"])]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -153,6 +185,22 @@ def _check_source(variable: str, app: Entry) -> None:
         raise problem(variable, app["name"], "source.version", source["version"], "has no meaning for a folder. Take it out.")
 
 
+def _check_shared(variable: str, app: Entry) -> None:
+    """Refuse a shared folder that is another's, or that nginx would have to read: the state directory is the app's alone."""
+    for at, folder in enumerate(app["shared"]):
+        for twin in app["shared"][:at]:
+            if _overlap(folder, twin):
+                raise problem(variable, app["name"], "shared", folder, f"overlaps with {twin}. Keep the outer one.")
+        for mount in sorted(app["static"].values()):
+            if _overlap(folder, mount):
+                why = f"overlaps with the static folder {mount}. What nginx serves belongs to a release; take it out of one of the two."
+                raise problem(variable, app["name"], "shared", folder, why)
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
 def _name(value: str) -> str:
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,22}[a-z0-9])?", value):
         raise ValueError("is not an app's name. Use small letters, digits and hyphens; begin with a letter; at most 24.")
@@ -212,6 +260,12 @@ def _positive(value: int) -> int:
     return value
 
 
+def _at_least_two(value: int) -> int:
+    if value < 2:
+        raise ValueError("is too little: the live release and the one before it are always kept. Write 2 or more.")
+    return value
+
+
 def _host(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", value):
         raise ValueError("is not a host name.")
@@ -247,6 +301,10 @@ _FORMATS: Mapping[str, entries.Format] = {
     "python": formats.absolute_path,
     "environment": _environment,
     "before_traffic": _command,
+    "after_traffic": _command,
+    "hook_seconds": _positive,
+    "shared": formats.relative_path,
+    "keep": _at_least_two,
     "health.path": formats.url_path,
     "health.host": _host,
     "health.status": _status,

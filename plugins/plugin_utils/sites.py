@@ -31,7 +31,7 @@ def normalise_sites(sites: object, apps: Sequence[Mapping[str, t.Any]] | None, v
     """
     described = entries.options("nginx_publish", "sites")
     complete = entries.normalise(variable, sites, described, _FORMATS)
-    known = None if apps is None else {app["name"]: app for app in apps}
+    known = None if apps is None else {app["name"]: app for app in apps if app.get("state") != "absent"}
     normalised = [_site(variable, site, known) for site in complete]
     _refuse_shared_names(variable, normalised)
     _refuse_two_issuers(variable, normalised)

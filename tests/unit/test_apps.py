@@ -10,15 +10,18 @@ import tarfile
 import pytest
 
 from ansible_collections.portico.web.plugins.plugin_utils.apps import (
+    app_at,
     check_folders,
     environment_file,
     folder_digest,
     host_files,
     normalise_apps,
     pack,
+    present,
     release_id,
 )
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
+from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
 
 SHOP = {"name": "shop", "source": {"path": "shop"}, "app": "shop.wsgi:application"}
 
@@ -143,8 +146,9 @@ def test_a_release_is_known_by_what_goes_into_it():
         release_id(app | {"before_traffic": ["true"]}, "digest", "3.13.5"),
         release_id(app | {"static": {"/s/": "s"}}, "digest", "3.13.5"),
         release_id(app | {"requirements": "other.txt"}, "digest", "3.13.5"),
+        release_id(app | {"shared": ["media"]}, "digest", "3.13.5"),
     }
-    assert len(others) == 5 and known not in others
+    assert len(others) == 6 and known not in others
 
 
 def read_as_systemd(text: str) -> dict[str, str]:
@@ -171,3 +175,81 @@ def test_what_the_host_is_told_holds_no_secret_and_no_loose_value():
     settings = {}
     exec(compile(files["/etc/portico/apps/shop/%i.conf.py"], "shop.conf.py", "exec"), settings)
     assert (settings["wsgi_app"], settings["workers"], settings["proc_name"]) == ("shop.wsgi:application", 3, "shop")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"shared": ["/media"]}, ["shared", "/media", "inside the source"]),
+        ({"shared": ["../media"]}, ["shared", "../media"]),
+        ({"shared": ["media", "media/uploads"]}, ["shared", "media/uploads", "overlaps with media"]),
+        ({"shared": ["media", "media"]}, ["shared", "overlaps with media"]),
+        ({"shared": ["files"], "static": {"/s/": "files/static"}}, ["shared", "files", "overlaps with the static folder files/static"]),
+        ({"shared": ["files/static/x"], "static": {"/s/": "files/static"}}, ["shared", "overlaps with the static folder files/static"]),
+        ({"keep": 1}, ["keep", "1", "2 or more"]),
+        ({"hook_seconds": 0}, ["hook_seconds", "0"]),
+        ({"after_traffic": ["echo 'a"]}, ["after_traffic", "echo 'a"]),
+        ({"switch": "restrat"}, ["switch", "restrat", "restart"]),
+        ({"state": "gone"}, ["state", "gone", "absent"]),
+        ({"data": "deleted"}, ["data", "deleted", "removed"]),
+        ({"source": None}, ["source", "is missing. Every entry needs it."]),
+        ({"app": None}, ["app", "is missing. Every entry needs it."]),
+    ],
+)
+def test_a_mistake_in_the_life_of_releases_is_told(wrong, words):
+    with pytest.raises(PorticoError) as told:
+        normalise_apps([SHOP | wrong])
+    for word in words:
+        assert word in str(told.value)
+
+
+def test_folders_whose_names_begin_alike_do_not_overlap():
+    (app,) = normalise_apps([SHOP | {"shared": ["media", "media2"], "static": {"/s/": "media3"}}])
+    assert app["shared"] == ["media", "media2"]
+    assert (app["switch"], app["keep"], app["hook_seconds"], app["state"], app["data"]) == ("overlap", 5, 900, "present", "kept")
+
+
+def test_an_app_that_is_to_be_absent_needs_its_name_alone():
+    apps = normalise_apps([SHOP, {"name": "old", "state": "absent"}])
+    assert [app["name"] for app in present(apps)] == ["shop"]
+    check_folders(apps[1:], lambda path: path)
+    with pytest.raises(PorticoError, match='"old"'):
+        normalise_sites([{"name": "old", "server_names": ["old.example.com"], "app": "old"}], apps)
+
+
+GIT = SHOP | {"source": {"git": "https://git.example.com/shop.git", "version": "v1", "token": "hunter2x"}}
+
+
+@pytest.mark.parametrize(
+    ("app", "given", "source"),
+    [
+        (GIT, {}, GIT["source"]),
+        (GIT, {"version": "v2"}, {**GIT["source"], "version": "v2"}),
+        (GIT, {"path": "/build/shop"}, {"path": "/build/shop"}),
+        (GIT, {"path": "shop"}, {"path": os.path.abspath("shop")}),
+        (GIT, {"archive": "/build/shop.tar.gz"}, {"archive": "/build/shop.tar.gz"}),
+        (SHOP, {"path": "/build/shop"}, {"path": "/build/shop"}),
+        (SHOP | {"source": {"package": "shop", "version": "1"}}, {"version": "1.10"}, {"package": "shop", "version": "1.10"}),
+    ],
+)
+def test_one_app_is_deployed_at_a_version(app, given, source):
+    wanted = {"version": None, "path": None, "archive": None} | given
+    assert app_at([{"name": "blog"}, app], "shop", **wanted) == {**app, "source": source}
+
+
+@pytest.mark.parametrize(
+    ("apps", "name", "given", "words"),
+    [
+        ([GIT], "shpo", {}, ['no app "shpo"', 'Did you mean "shop"?']),
+        ([], "shop", {}, ['no app "shop"', "There are none"]),
+        ("shop", "shop", {}, ['no app "shop"']),
+        ([SHOP], "shop", {"version": "v2"}, ["source", "has no versions", "v2", "path"]),
+        ([GIT], "shop", {"version": "v2", "path": "x"}, ["a version and a path", "Keep one"]),
+    ],
+)
+def test_an_app_that_cannot_be_deployed_so_is_told(apps, name, given, words):
+    with pytest.raises(PorticoError) as told:
+        app_at(apps, name, **({"version": None, "path": None, "archive": None} | given))
+    assert "hunter2x" not in str(told.value)
+    for word in words:
+        assert word in str(told.value)
