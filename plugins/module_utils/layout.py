@@ -35,6 +35,7 @@ TOOL = "/usr/local/sbin/portico-certificates"
 APPS = "/srv/portico"
 APP_SETTINGS = "/etc/portico/apps"
 SOCKETS = "/run/portico"
+UNITS = "/etc/systemd/system"
 
 ACME_CA_BUNDLE = "/etc/portico/acme-ca.pem"
 
@@ -98,6 +99,21 @@ def slot_socket(name: str, slot: str) -> str:
 def slot_settings(name: str, slot: str) -> str:
     """Return the path, without its suffix, of a slot's settings and its environment."""
     return f"{APP_SETTINGS}/{name}/{slot}"
+
+
+def slot_credentials(name: str, slot: str) -> str:
+    """Return the folder with a slot's credentials, a file for each."""
+    return f"{slot_settings(name, slot)}.credentials"
+
+
+def companion_unit(name: str, companion: str) -> str:
+    """Return the name, without slot and suffix, of a companion's unit."""
+    return f"{app_unit(name)}-{companion}"
+
+
+def companion_marker(name: str) -> str:
+    """Return the line by which a companion's unit is known as one of this app: by its name it could be one of another."""
+    return f"# A companion of the app {name}.\n"
 
 
 def app_unit(name: str) -> str:
