@@ -69,6 +69,8 @@ server {{
 """
 
 
+COMPANION_MARK = "# A companion of the app "
+
 APP_SLOTS = ("a", "b")
 """Two places to run a release in. One of them is live, and the next release is started in the other."""
 
@@ -113,7 +115,7 @@ def companion_unit(name: str, companion: str) -> str:
 
 def companion_marker(name: str) -> str:
     """Return the line by which a companion's unit is known as one of this app: by its name it could be one of another."""
-    return f"# A companion of the app {name}.\n"
+    return f"{COMPANION_MARK}{name}.\n"
 
 
 def app_unit(name: str) -> str:

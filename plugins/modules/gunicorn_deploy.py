@@ -116,7 +116,7 @@ options:
         description:
           - How a worker answers requests. V(gthread) and V(sync) run a WSGI app, with several threads and with one; V(asgi) and V(uvicorn) run an
             ASGI app, in the event loop of gunicorn's own worker and in uvicorn's.
-          - V(asgi) needs a gunicorn that has that worker, as the one has that is added to requirements without any. V(uvicorn) needs the package
+          - V(asgi) needs gunicorn 24 or newer, as is added to requirements without any. V(uvicorn) needs the package
             C(uvicorn-worker) among the requirements.
         type: str
         choices: [gthread, sync, asgi, uvicorn]

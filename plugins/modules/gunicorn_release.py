@@ -28,6 +28,10 @@ options:
     description: With O(state=deployed), the text of each app's environment file.
     type: dict
     default: {}
+  credentials:
+    description: With O(state=deployed), each app's credentials, as one JSON text.
+    type: dict
+    default: {}
 attributes:
   check_mode:
     support: full
@@ -58,9 +62,11 @@ apps:
 """
 
 import contextlib
+import glob
 import json
 import os
 import pwd
+import re
 import shlex
 import shutil
 import typing as t
@@ -75,7 +81,17 @@ from ansible_collections.portico.web.plugins.module_utils.steps import StepError
 
 RELEASES_KEPT = 5
 SECONDS_FOR_A_HOOK = 900
-UNITS = "/etc/systemd/system"
+
+# TEST-NET-1 (RFC 5737), which is nobody's: a filter that works refuses it before it is sent.
+_SPEAK_OUT = """
+import socket
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"", ("192.0.2.1", 9))
+except OSError:
+    raise SystemExit(0)
+raise SystemExit(3)
+"""
+_SPOKE_OUT = 3
 
 # What a service has and a command that runs once has not. Everything else of the unit, the sandbox, holds for both.
 _ONLY_OF_SERVICES = {"Type", "NotifyAccess", "ExecStart", "ExecReload", "WorkingDirectory", "KillMode", "TimeoutStopSec", "Restart", "RestartSec"}
@@ -109,6 +125,8 @@ class App:
             "release": self.live_release(),
             "texts": self._texts(slot) if slot else {},
             "environment": self._environment_digest(slot) if slot else None,
+            "credentials": files.digest(self._credentials(slot)) if slot else None,
+            "systemd": self._systemd_version() if self.order.get("credentials") else None,
             "runs": slot is not None and self.slots.runs(slot),
         }
 
@@ -126,37 +144,60 @@ class App:
 
     def _texts(self, slot: str) -> dict[str, str]:
         """Return the texts of the files that are no secret, by their paths in which C(%i) is the slot."""
-        wanted = [*(f"{UNITS}/{self.unit}@{kind}" for kind in (".socket", ".service")), f"{layout.slot_settings(self.name, '%i')}.conf.py"]
+        wanted = [*(f"{layout.UNITS}/{self.unit}@{kind}" for kind in (".socket", ".service")), *self.slots.companion_files(), f"{layout.slot_settings(self.name, '%i')}.conf.py"]
         found = {path: files.read(path.replace("%i", slot)) for path in wanted}
         return {path: text for path, text in found.items() if text is not None}
 
+    def _credentials(self, slot: str) -> str:
+        """Return the credentials of a slot as the one text that the controller makes of them."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(layout.slot_credentials(self.name, slot)):
+                with open(entry.path, "rb") as file:
+                    found[entry.name] = file.read().decode(errors="replace")
+        return json.dumps(found, sort_keys=True)
+
+    def _systemd_version(self) -> int | None:
+        _rc, out, _err = self.steps.run(["systemctl", "--version"], may_be_missing=True)
+        found = re.match(r"systemd (\d+)", out)
+        return int(found.group(1)) if found else None
+
     # ---- acting
 
-    def deploy(self, environment: str) -> None:
+    def deploy(self, environment: str, credentials: str) -> None:
         """Make the release, start it in the slot that nobody meets, and lead visitors there when it is well.
 
-        On any failure the live slot goes on as if nothing had been.
+        On any failure the live slot goes on as if nothing had been. Its companions, which never run beside those of the new
+        release, end before the link is moved, and are started again if the new ones do not run.
 
         :raises StepError: naming the app, the step, and what was said last.
         """
         live, before = self.slots.live(), {path: files.read(path) for path in self.order["files"] if "%i" not in path}
+        self._refuse_others_units(before)
         slot = other(live) if live else layout.APP_SLOTS[0]
+        companions, companions_before = [f"{unit}@{slot}.service" for unit in self.order["companions"]], []
         self._make_user()
         self._make_folders(slot)
         # What a run that was killed has left there.
         self.slots.stop(slot)
         is_new = not os.path.isfile(f"{self.home}/releases/{self.order['release']}/{COMPLETE}")
         try:
-            self._write_settings(slot, environment)
+            self._write_settings(slot, environment, json.loads(credentials))
+            self._see_it_confined(slot)
             self._make_release(slot)
             self._write({path: self.order["files"][path] for path in before})
             self.slots.fill(slot, self.order["release"])
+            self._see_its_worker_class(slot)
             self.slots.start(slot)
             self.slots.see_it_well(slot, self.order["health"])
-            self.slots.lead_to(slot)
+            if live:
+                companions_before = self.slots.stop_companions(live)
+            self.slots.start_companions(companions)
+            self.slots.lead_to(slot, companions)
         except BaseException as error:
             self.slots.stop(slot)
             self._write(before)
+            self._start_again(companions_before, error)
             if is_new:
                 shutil.rmtree(f"{self.home}/releases/{self.order['release']}", ignore_errors=True)
             if isinstance(error, OSError):
@@ -164,10 +205,52 @@ class App:
             raise
         if live:
             self.slots.retire(live)
+        self._write({path: None for path in self.slots.companion_files() if path not in self.order["files"]})
         self._prune({self._release_of(f"{self.home}/slots/{each}") or "" for each in layout.APP_SLOTS})
 
-    def _write_settings(self, slot: str, environment: str) -> None:
+    def _refuse_others_units(self, before: dict[str, str | None]) -> None:
+        """Refuse to write over a unit of another app, which another play may have brought: C(web) of C(shop) and the app C(shop-web)."""
+        ours = {*self.slots.companion_files(), *(f"{layout.UNITS}/{self.unit}@{kind}" for kind in (".socket", ".service"))}
+        for path, text in before.items():
+            if text is not None and (path not in ours or (layout.COMPANION_MARK in text and layout.companion_marker(self.name) not in text)):
+                raise self.steps.error("writing its units", f"{path} is there, and is not of this app. Give the app or its companion another name")
+
+    def _start_again(self, companions: list[str], error: BaseException) -> None:
+        """Start the companions that ran before a deploy that failed; tell it plainly, if they do not."""
+        still = [unit for unit in companions if self.steps.run(["systemctl", "start", unit])[0] != 0]
+        if still:
+            raise StepError(f"{error}\nThe companions that ran before did not start again: {', '.join(still)}.") from error
+
+    def _see_it_confined(self, slot: str) -> None:
+        """See that the host keeps what confinement promises and systemd would pass over in silence where it cannot."""
+        run = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", *(f"--property={line}" for line in self._sandbox(slot)), "--"]
+        if self.order["network"] == "local":
+            step = "confining it to the local network"
+            rc, _out, err = self.steps.run([*run, self.order["python"], "-c", _SPEAK_OUT])
+            if rc == _SPOKE_OUT:
+                raise self.steps.error(step, "this host does not filter the addresses that a unit speaks to. Write network: all or none")
+            if rc != 0:
+                raise self.steps.error(step, err)
+        names = sorted(json.loads(self._credentials(slot)))
+        if names and self.steps.run([*run, "/bin/sh", "-c", 'for name; do test -r "$CREDENTIALS_DIRECTORY/$name" || exit 1; done', "sh", *names])[0] != 0:
+            why = "systemd did not hand them over. In a container it needs mounts that are shared (mount --make-rshared /). Otherwise use the key environment"
+            raise self.steps.error("handing over its credentials", why)
+
+    def _see_its_worker_class(self, slot: str) -> None:
+        """See that the release's environment has the worker that was asked for, by its file: nothing of the app is run as root."""
+        wanted = {"asgi": ("gunicorn/workers/gasgi.py", "gunicorn 24 or newer"), "uvicorn": ("uvicorn_worker/__init__.py", "uvicorn-worker")}
+        path, package = wanted.get(self.order["worker_class"], (None, None))
+        if path and not glob.glob(f"{glob.escape(self.home)}/slots/{slot}/release/environment/lib/*/site-packages/{path}"):
+            raise self.steps.error("finding its worker class", f"worker_class is {self.order['worker_class']}, and its environment has no {package}. Add it to the requirements")
+
+    def _write_settings(self, slot: str, environment: str, credentials: dict[str, str]) -> None:
         settings = layout.slot_settings(self.name, slot)
+        folder = layout.slot_credentials(self.name, slot)
+        shutil.rmtree(folder, ignore_errors=True)
+        if credentials:
+            os.mkdir(folder, 0o700)
+        for name, text in credentials.items():
+            files.write(f"{folder}/{name}", text, 0o600)
         files.write(f"{settings}.env", environment, 0o600)
         files.write(f"{settings}.conf.py", self.order["files"][f"{layout.slot_settings(self.name, '%i')}.conf.py"], 0o644)
 
@@ -226,10 +309,12 @@ class App:
         command += [f"--property={line}" for line in self._sandbox(slot)]
         command += [f"--property=WorkingDirectory={source}", f"--property=ReadWritePaths={source}", f"--property=RuntimeMaxSec={SECONDS_FOR_A_HOOK}"]
         command += [f"--setenv=PATH={folder}/environment/bin:/usr/local/bin:/usr/bin:/bin"]
-        self.steps.step(f"running {hook!r}", [*command, "--", "/usr/bin/env", *shlex.split(hook)])
+        # systemd puts in the value of a variable where a word has one, and a $ for two of them.
+        words = [word.replace("$", "$$") for word in shlex.split(hook)]
+        self.steps.step(f"running {hook!r}", [*command, "--", "/usr/bin/env", *words])
 
     def _sandbox(self, slot: str) -> list[str]:
-        service = self.order["files"][f"{UNITS}/{self.unit}@.service"].replace("%i", slot)
+        service = self.order["files"][f"{layout.UNITS}/{self.unit}@.service"].replace("%i", slot)
         section = service.split("[Service]\n", 1)[1].split("\n[", 1)[0]
         lines = (line for line in section.splitlines() if "=" in line and not line.startswith("#"))
         return [line for line in lines if line.split("=", 1)[0] not in _ONLY_OF_SERVICES]
@@ -270,6 +355,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["asked", "deployed"], "default": "asked"},
             "apps": {"type": "list", "elements": "dict", "required": True},
             "environments": {"type": "dict", "default": {}, "no_log": True},
+            "credentials": {"type": "dict", "default": {}, "no_log": True},
         },
         supports_check_mode=True,
     )
@@ -279,7 +365,7 @@ def main() -> None:
     if not module.check_mode:
         try:
             for app in apps:
-                app.deploy(module.params["environments"][app.name])
+                app.deploy(module.params["environments"][app.name], module.params["credentials"][app.name])
         except StepError as error:
             module.fail_json(msg=str(error))
     module.exit_json(changed=bool(apps))
