@@ -181,8 +181,8 @@ options:
             default: 60
       memory:
         description:
-          - How much memory the app may use, as V(512M) or V(2G). From nine tenths of it on it is slowed down and has to give back; above it, a process of it is
-            ended, and replaced.
+          - How much memory the app may use, as V(512M) or V(2G), none of it swapped out. Above that, the process of it that has most is ended, and
+            replaced.
           - This limit and the next two hold for the slot that answers requests and for each companion by itself. During a deploy two slots run.
         type: str
       cpu:

@@ -116,7 +116,6 @@ def host_files(app: Entry, socket_user: str) -> dict[str, str]:
         "socket_user": socket_user,
         "settings": settings,
         "credentials": layout.slot_credentials(app["name"], "%i"),
-        "memory_high": app["memory"] and f"{_mebibytes(app['memory']) * 9 // 10}M",
         "threads": app["threads"] or (_THREADS if app["worker_class"] == "gthread" else 1),
         "worker_class": _WORKER_CLASSES.get(app["worker_class"], app["worker_class"]),
     }
@@ -297,13 +296,9 @@ def _credentials(value: dict[t.Any, t.Any]) -> dict[str, str]:
 def _memory(value: str) -> str:
     if not re.fullmatch(r"[1-9][0-9]{0,6}[MG]", value):
         raise ValueError("is no amount of memory. Write a whole number and M or G, such as 512M.")
-    if _mebibytes(value) < _LEAST_MEMORY:
+    if int(value[:-1]) * (1024 if value.endswith("G") else 1) < _LEAST_MEMORY:
         raise ValueError(f"is too little for any app. Write {_LEAST_MEMORY}M or more.")
     return value
-
-
-def _mebibytes(memory: str) -> int:
-    return int(memory[:-1]) * (1024 if memory.endswith("G") else 1)
 
 
 def _cpu(value: str) -> str:
