@@ -243,6 +243,22 @@ EXAMPLES = r"""
         environment:
           SECRET_KEY: "{{ vault_shop_secret_key }}"
 
+- name: Deploy an app with a queue's worker and a scheduler, confined to the host
+  portico.web.gunicorn_deploy:
+    apps:
+      - name: shop
+        source: {path: shop}
+        app: shop.asgi:application
+        worker_class: asgi
+        companions:
+          - {name: worker, command: celery -A shop worker, stop_seconds: 300}
+          - {name: beat, command: "celery -A shop beat --schedule /var/lib/portico/apps/shop/beat"}
+        memory: 1G
+        cpu: 200%
+        network: local
+        credentials:
+          payment.key: "{{ vault_payment_key }}"
+
 - name: Deploy a tag of a repository
   portico.web.gunicorn_deploy:
     apps:
