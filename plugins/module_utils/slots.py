@@ -141,6 +141,8 @@ class Slots:
         """Return what the app said at its last start: a worker's words, if one came so far, because gunicorn's own bury them."""
         _rc, shown, _err = self.steps.run(["systemctl", "show", "--property", "InvocationID,ExecMainPID", service])
         start = dict(line.split("=", 1) for line in shown.splitlines())
+        # What was said a moment ago may not be in the journal yet.
+        self.steps.run(["journalctl", "--sync"])
         _rc, out, _err = self.steps.run(["journalctl", f"_SYSTEMD_INVOCATION_ID={start['InvocationID']}", "--no-pager", "--output", "json"])
         records = [record for record in map(json.loads, out.splitlines()) if isinstance(record.get("MESSAGE"), str)]
         worker = next((record["_PID"] for record in records if record["_PID"] != start["ExecMainPID"]), None)

@@ -196,7 +196,8 @@ options:
         description:
           - What the app may speak to. V(all) is everything, V(local) only what is on the host itself (the loopback addresses and unix sockets), and
             V(none) only unix sockets.
-          - What is in the environment and the source is fetched without this limit; the commands of O(apps[].before_traffic) and the companions have it too.
+          - It holds for the commands of O(apps[].before_traffic) and the companions too, and not for fetching the source and what it requires.
+          - A host that cannot filter addresses for a unit is told so when V(local) is wanted, and the deploy fails.
         type: str
         choices: [all, local, none]
         default: all
@@ -205,7 +206,7 @@ options:
           - Secrets that the app reads as files, each under its name in the folder that E(CREDENTIALS_DIRECTORY) names. They are not inherited as an
             environment is, and no other user can read them.
           - Byte for byte the text that is given here. They are never shown, and a change of one is as a change of the environment.
-          - Needs systemd 247 or newer on the host.
+          - Needs systemd 247 or newer on the host. A deploy tries whether they arrive, and fails where they do not, as in a container without shared mounts.
         type: dict
         default: {}
   socket_user:
