@@ -143,7 +143,9 @@ class Slots:
         start = dict(line.split("=", 1) for line in shown.splitlines())
         # What was said a moment ago may not be in the journal yet.
         self.steps.run(["journalctl", "--sync"])
-        _rc, out, _err = self.steps.run(["journalctl", f"_SYSTEMD_INVOCATION_ID={start['InvocationID']}", "--no-pager", "--output", "json"])
+        # Of a process that has ended before the journal looks at it, that knows the unit and not the start.
+        matches = [f"_SYSTEMD_INVOCATION_ID={start['InvocationID']}", "+", f"_SYSTEMD_UNIT={service}", f"_PID={start['ExecMainPID']}"]
+        _rc, out, _err = self.steps.run(["journalctl", *matches, "--no-pager", "--output", "json"])
         records = [record for record in map(json.loads, out.splitlines()) if isinstance(record.get("MESSAGE"), str)]
         worker = next((record["_PID"] for record in records if record["_PID"] != start["ExecMainPID"]), None)
         return "\n".join(record["MESSAGE"] for record in records if worker in (None, record["_PID"]))

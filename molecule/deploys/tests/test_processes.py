@@ -90,10 +90,11 @@ def test_a_companion_runs_beside_the_live_slot_and_from_boot_on(desk):
 
 
 def test_a_scheduler_never_runs_twice(desk):
+    before = desk.beats()
     for number in range(4):
         desk.renew(f"release {number}")
         desk.deploy(companions=[BEAT])
-    beats = desk.beats()
+    beats = desk.beats()[len(before) - 1 :]
     assert [what for what, *_more in beats] == ["began", "ended"] * 4 + ["began"], beats
     assert len({release for _what, _words, release, _when in beats}) == 5
     assert all(before[3] <= after[3] for before, after in itertools.pairwise(beats))
