@@ -10,11 +10,13 @@ import tempfile
 import time
 import typing as t
 
+from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.files import digest
 from ansible_collections.portico.web.plugins.plugin_utils import apps, controller, entries
 from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem
 
+_SYSTEMD_WITH_CREDENTIALS = 247
 _SHORTEST_SECRET = 6
 """Shorter values of an environment stand everywhere, and blotting them out would only make messages unreadable."""
 
@@ -32,7 +34,7 @@ class ActionModule(PorticoAction):
         everything = apps.normalise_apps(options["apps"])
         wanted = apps.present(everything)
         apps.check_folders(wanted, self._loader.path_dwim)
-        asked = [{"name": app["name"], "python": app["python"], "git": app["source"]["git"], "version": app["source"]["version"]} for app in wanted]
+        asked = [{"name": app["name"], "python": app["python"], "git": app["source"]["git"], "version": app["source"]["version"], "credentials": bool(app["credentials"])} for app in wanted]
         leaving = [{key: app[key] for key in ("name", "state", "data")} for app in everything if app["state"] == "absent"]
         question = {"state": "asked", "apps": asked + leaving, "packages": _packages(wanted)}
         answer = self._ask("gunicorn_release", question, task_vars)
@@ -42,7 +44,7 @@ class ActionModule(PorticoAction):
             answer = self._ask("gunicorn_release", question, task_vars)
         states = answer["apps"]
 
-        orders, environments, differing, diffs = [], {}, [], []
+        orders, environments, credentials, differing, diffs = [], {}, {}, [], []
         for order in leaving:
             if states[order["name"]]["left"]:
                 orders.append(order)
@@ -52,19 +54,21 @@ class ActionModule(PorticoAction):
             state = states[app["name"]]
             order = self._order(app, state, options["socket_user"], self._who(task_vars))
             environment = apps.environment_file(app["environment"])
-            reasons = _reasons(order, environment, state)
+            secrets = apps.credentials_text(app["credentials"])
+            reasons = _reasons(order, environment, secrets, state)
             if reasons:
                 order["owes_only"] = reasons == [_OWES]
                 orders.append(order)
-                environments[app["name"]] = environment
+                environments[app["name"]], credentials[app["name"]] = environment, secrets
                 differing.append({"name": app["name"], "release": order["release"], "reasons": reasons})
-                diffs += [_diff(path, state["texts"].get(path, ""), text) for path, text in order["files"].items() if state["texts"].get(path) != text]
+                after = {**dict.fromkeys(state["texts"], ""), **order["files"]}
+                diffs += [_diff(path, state["texts"].get(path, ""), text) for path, text in after.items() if state["texts"].get(path) != text]
         live = {app["name"]: states[app["name"]]["live"] for app in wanted}
         result = {"changed": bool(orders or missing), "apps": differing, "live": live}
         if missing:
             result["packages"] = missing
         if orders and not self._task.check_mode:
-            answer = self._send(wanted, orders, environments, task_vars)
+            answer = self._send(wanted, orders, {"environments": environments, "credentials": credentials}, task_vars)
             for each in differing:
                 told = answer["apps"][each["name"]]
                 each.update({key: told[key] for key in ("seconds", "waited_for") if key in told})
@@ -80,16 +84,20 @@ class ActionModule(PorticoAction):
         """Return what the host is to make of an app; the source's archive comes later, if it is needed."""
         if state["python"] is None and not self._task.check_mode:
             raise problem("gunicorn_apps", app["name"], "python", app["python"], "is not a Python 3 on this host. Install it, or name another.")
+        if app["credentials"] and (state["systemd"] or _SYSTEMD_WITH_CREDENTIALS) < _SYSTEMD_WITH_CREDENTIALS:
+            why = f"needs systemd {_SYSTEMD_WITH_CREDENTIALS} on the host, which has {state['systemd']}. Use the key environment there."
+            raise problem("gunicorn_apps", app["name"], "credentials", entries.HIDDEN, why)
         source = app["source"]
         if source["git"] and state["commit"] is None and not self._task.check_mode:
             why = state["git_says"] or "the repository has no such branch or tag"
             raise problem("gunicorn_apps", app["name"], "source.version", source["version"], f"cannot be had from {source['git']}: {why}.")
         fingerprint = state["commit"] or "" if source["git"] else apps.folder_digest(self._loader.path_dwim(source["path"]))
-        keys = ("name", "python", "requirements", "before_traffic", "after_traffic", "hook_seconds", "shared", "switch", "keep")
+        keys = ("name", "python", "requirements", "before_traffic", "after_traffic", "hook_seconds", "shared", "switch", "keep", "worker_class", "network")
         return {
             **{key: app[key] for key in keys},
             "gunicorn": apps.GUNICORN,
             "static": sorted(app["static"].values()),
+            "companions": [layout.companion_unit(app["name"], companion["name"]) for companion in app["companions"]],
             "git": source["git"],
             "commit": state["commit"],
             "archive": None,
@@ -107,7 +115,7 @@ class ActionModule(PorticoAction):
             },
         }
 
-    def _send(self, wanted: list[dict[str, t.Any]], orders: list[dict[str, t.Any]], environments: dict[str, str], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+    def _send(self, wanted: list[dict[str, t.Any]], orders: list[dict[str, t.Any]], secrets: dict[str, dict[str, str]], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         folders = {app["name"]: app["source"]["path"] for app in wanted}
         with tempfile.TemporaryDirectory(prefix="portico-") as here:
             for order in orders:
@@ -117,10 +125,10 @@ class ActionModule(PorticoAction):
                     apps.pack(self._loader.path_dwim(folder), archive)
                     order["archive"] = self._transfer_file(archive, self._connection._shell.join_path(self._remote_folder(), f"{order['name']}.tar.gz"))
         try:
-            return self._ask("gunicorn_release", {"state": "deployed", "apps": orders, "environments": environments, "holder": self._who(task_vars)}, task_vars)
+            return self._ask("gunicorn_release", {"state": "deployed", "apps": orders, **secrets, "holder": self._who(task_vars)}, task_vars)
         except PorticoError as error:
             # The journal gives a value of several lines line by line, without the spaces at their ends.
-            values = {part for app in wanted for value in app["environment"].values() for line in (value, *value.splitlines()) for part in (line, line.rstrip())}
+            values = {part for app in wanted for value in (*app["environment"].values(), *app["credentials"].values()) for line in (value, *value.splitlines()) for part in (line, line.rstrip())}
             raise PorticoError(_without(str(error), {value for value in values if len(value) >= _SHORTEST_SECRET})) from None
 
     def _remote_folder(self) -> str:
@@ -137,14 +145,16 @@ def _packages(wanted: list[dict[str, t.Any]]) -> list[str]:
     return ["python3-venv", *(["git"] if any(app["source"]["git"] for app in wanted) else [])]
 
 
-def _reasons(order: dict[str, t.Any], environment: str, state: dict[str, t.Any]) -> list[str]:
+def _reasons(order: dict[str, t.Any], environment: str, credentials: str, state: dict[str, t.Any]) -> list[str]:
     found = []
     if state["release"] != order["release"]:
         found.append("another release")
-    if any(state["texts"].get(path) != text for path, text in order["files"].items()):
+    if state["texts"] != order["files"]:
         found.append("other settings")
     if state["environment"] != digest(environment):
         found.append("another environment")
+    if state["credentials"] != digest(credentials):
+        found.append("other credentials")
     if not state["runs"]:
         found.append("it does not run, or not from boot on")
     if state["owes"] and order["after_traffic"]:

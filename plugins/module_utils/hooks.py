@@ -48,7 +48,7 @@ class Hooks:
     def _run(self, when: str, hook: str, folder: str, slot: str, more: list[str], meanwhile: str | None = None) -> None:
         seconds = self.order["hook_seconds"]
         command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={self.unit}-{when}"]
-        command += [f"--property={line}" for line in self._sandbox(slot)]
+        command += [f"--property={line}" for line in self.sandbox(slot)]
         command += [f"--property=WorkingDirectory={folder}/source", f"--property=RuntimeMaxSec={seconds}", f"--property=TimeoutStopSec={SECONDS_TO_END}", *more]
         command += [f"--setenv=PATH={folder}/environment/bin:/usr/local/bin:/usr/bin:/bin"]
         began = time.monotonic()
@@ -62,7 +62,8 @@ class Hooks:
             said += f"\nIt was not done after {seconds} seconds and was ended. If it needs longer, set hook_seconds."
         raise self.steps.error(f"running {hook!r} ({when.replace('-', '_')})", said, meanwhile)
 
-    def _sandbox(self, slot: str) -> list[str]:
+    def sandbox(self, slot: str) -> list[str]:
+        """Return the properties of the app's unit that confine it."""
         service = self.order["files"][f"{layout.UNITS}/{self.unit}@.service"].replace("%i", slot)
         section = service.split("[Service]\n", 1)[1].split("\n[", 1)[0]
         lines = (line for line in section.splitlines() if "=" in line and not line.startswith("#"))

@@ -70,6 +70,8 @@ server {{
 """
 
 
+COMPANION_MARK = "# A companion of the app "
+
 APP_SLOTS = ("a", "b")
 """Two places to run a release in. One of them is live, and the next release is started in the other."""
 
@@ -103,6 +105,21 @@ def slot_socket(name: str, slot: str) -> str:
 def slot_settings(name: str, slot: str) -> str:
     """Return the path, without its suffix, of a slot's settings and its environment."""
     return f"{APP_SETTINGS}/{name}/{slot}"
+
+
+def slot_credentials(name: str, slot: str) -> str:
+    """Return the folder with a slot's credentials, a file for each."""
+    return f"{slot_settings(name, slot)}.credentials"
+
+
+def companion_unit(name: str, companion: str) -> str:
+    """Return the name, without slot and suffix, of a companion's unit."""
+    return f"{app_unit(name)}-{companion}"
+
+
+def companion_marker(name: str) -> str:
+    """Return the line by which a companion's unit is known as one of this app: by its name it could be one of another."""
+    return f"{COMPANION_MARK}{name}.\n"
 
 
 def app_unit(name: str) -> str:

@@ -22,7 +22,7 @@ SETTINGS = "settings.json"
 OWES = "after_traffic"
 """Is there while a release's commands after traffic have not all been run."""
 
-_RECORDED = ("files", "health", "static", "switch", "hook_seconds", "keep", "python", "gunicorn", "requirements", "shared")
+_RECORDED = ("files", "health", "static", "switch", "hook_seconds", "keep", "python", "gunicorn", "requirements", "shared", "companions", "worker_class", "network")
 _LEAST_ROOM = 64 * 1024 * 1024
 """What a first release is taken to need, where nothing is known of it."""
 

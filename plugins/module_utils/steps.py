@@ -34,8 +34,10 @@ class Steps:
         """
         if may_be_missing and self._module.get_bin_path(command[0]) is None:
             return 127, "", f"{command[0]} is not installed"
-        # Nobody is there to answer a question.
-        return self._module.run_command(list(command), cwd=cwd, data=data, environ_update={"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"})
+        # Nobody is there to answer a question. A word stays as it is: Ansible would put root's home and environment into it.
+        return self._module.run_command(
+            list(command), cwd=cwd, data=data, expand_user_and_vars=False, environ_update={"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
+        )
 
     def step(self, name: str, command: Sequence[str], cwd: str | None = None, data: str | None = None) -> str:
         """Run a command that must succeed, and return what it printed.

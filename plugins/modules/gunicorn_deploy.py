@@ -166,18 +166,103 @@ options:
             description: How long the release may take until it is well.
             type: int
             default: 60
+      worker_class:
+        description:
+          - How a worker answers requests. V(gthread) and V(sync) run a WSGI app, with several threads and with one; V(asgi) and V(uvicorn) run an
+            ASGI app, in the event loop of gunicorn's own worker and in uvicorn's.
+          - V(asgi) needs gunicorn 24 or newer, as is added to requirements without any. V(uvicorn) needs the package
+            C(uvicorn-worker) among the requirements.
+        type: str
+        choices: [gthread, sync, asgi, uvicorn]
+        default: gthread
       workers:
-        description: How many processes answer requests.
+        description:
+          - How many processes answer requests.
+          - If not given, it is computed on the host whenever the app starts. There is one more than there are CPUs (with V(sync) twice
+            as many and one), at least 2 and at most 16, as long as the memory has 128 MiB for each. The memory is O(apps[].memory), and without it a
+            quarter of the machine's. A limit that is set around the app, such as a container's, is heeded.
         type: int
-        default: 2
       threads:
-        description: How many requests each of them answers at a time.
+        description:
+          - With O(apps[].worker_class=gthread), how many requests each of them answers at a time.
+          - If not given, it is 4, and more where the memory has not let there be as many workers as there are CPUs for.
         type: int
-        default: 4
       timeout:
         description: After how many seconds of silence a worker is replaced.
         type: int
         default: 30
+      graceful_timeout:
+        description: How many seconds the requests in hand have to end, when the app or a worker of it is stopped.
+        type: int
+        default: 30
+      max_requests:
+        description:
+          - After how many requests a worker is replaced, and up to a tenth more, so that not all are replaced at once. It helps against an app
+            that loses memory.
+          - V(0) is never.
+        type: int
+        default: 0
+      preload:
+        description:
+          - Whether the app is loaded once, before the workers come of it, which saves memory.
+          - An app that opens connections or starts threads while it is loaded may not bear it.
+        type: bool
+        default: false
+      companions:
+        description:
+          - Other processes of the same release, such as a queue's worker or a scheduler. Each is a service
+            C(portico-APP-COMPANION@SLOT.service), with the user, environment, credentials, confinement and limits of the app.
+          - A companion runs once, and never in both slots. When a new release is well, the old one's companions are stopped; the new one's are started and
+            watched for some seconds; then the new release takes traffic. If one of them ends in that time, the old ones are started again
+            and the deploy has failed.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: What it is called in messages and units, by the rules of O(apps[].name).
+            type: str
+            required: true
+          command:
+            description:
+              - What it runs, in the release's source, with the programs of the release's environment at hand. It stays in the foreground.
+              - It is a program and its arguments, as a shell would divide them; nothing else in it has a meaning, neither C($) nor C(%) nor C(|).
+            type: str
+            required: true
+          stop_seconds:
+            description: How long it has for ending what it has in hand when it is told to (by SIGTERM).
+            type: int
+            default: 60
+      memory:
+        description:
+          - How much memory the app may use, as V(512M) or V(2G), none of it swapped out. Above that, the process of it that has most is ended, and
+            replaced.
+          - This limit and the next two hold for the slot that answers requests and for each companion by itself. During a deploy two slots run.
+        type: str
+      cpu:
+        description: How much time of the CPUs the app may use; V(100%) is one CPU, V(250%) two and a half.
+        type: str
+      tasks:
+        description: How many processes and threads the app may have.
+        type: int
+        default: 1024
+      network:
+        description:
+          - What the app may speak to. V(all) is everything, V(local) only what is on the host itself (the loopback addresses and unix sockets), and
+            V(none) only unix sockets.
+          - It holds for the commands of O(apps[].before_traffic) and the companions too, and not for fetching the source and what it requires.
+          - A host that cannot filter addresses for a unit is told so when V(local) is wanted, and the deploy fails.
+        type: str
+        choices: [all, local, none]
+        default: all
+      credentials:
+        description:
+          - Secrets that the app reads as files, each under its name in the folder that E(CREDENTIALS_DIRECTORY) names. They are not inherited as an
+            environment is, and no other user can read them.
+          - Byte for byte the text that is given here. They are never shown, and a change of one is as a change of the environment.
+          - Needs systemd 247 or newer on the host. A deploy tries whether they arrive, and fails where they do not, as in a container without shared mounts.
+        type: dict
+        default: {}
   socket_user:
     description: The user that may connect to the apps' sockets, which is the one that nginx's workers run as.
     type: str
@@ -221,6 +306,22 @@ EXAMPLES = r"""
           - python manage.py collectstatic --noinput
         environment:
           SECRET_KEY: "{{ vault_shop_secret_key }}"
+
+- name: Deploy an app with a queue's worker and a scheduler, confined to the host
+  portico.web.gunicorn_deploy:
+    apps:
+      - name: shop
+        source: {path: shop}
+        app: shop.asgi:application
+        worker_class: asgi
+        companions:
+          - {name: worker, command: celery -A shop worker, stop_seconds: 300}
+          - {name: beat, command: "celery -A shop beat --schedule /var/lib/portico/apps/shop/beat"}
+        memory: 1G
+        cpu: 200%
+        network: local
+        credentials:
+          payment.key: "{{ vault_payment_key }}"
 
 - name: Deploy a tag of a repository
   portico.web.gunicorn_deploy:

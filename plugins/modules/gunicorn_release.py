@@ -31,6 +31,10 @@ options:
     description: With O(state=deployed), the text of each app's environment file.
     type: dict
     default: {}
+  credentials:
+    description: With O(state=deployed), each app's credentials, as one JSON text.
+    type: dict
+    default: {}
   packages:
     description: With O(state=asked), the packages that are asked about too.
     type: list
@@ -79,8 +83,11 @@ apps:
 """
 
 import contextlib
+import glob
+import json
 import os
 import pwd
+import re
 import shutil
 import time
 import typing as t
@@ -99,6 +106,17 @@ from ansible_collections.portico.web.plugins.module_utils.sources import Source
 from ansible_collections.portico.web.plugins.module_utils.steps import StepError, Steps
 
 SECONDS_FOR_ANOTHER_RUN = 600
+
+# TEST-NET-1 (RFC 5737), which is nobody's: a filter that works refuses it before it is sent.
+_SPEAK_OUT = """
+import socket
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"", ("192.0.2.1", 9))
+except OSError:
+    raise SystemExit(0)
+raise SystemExit(3)
+"""
+_SPOKE_OUT = 3
 
 Order = dict[str, t.Any]
 
@@ -136,6 +154,8 @@ class App:
             "release": release,
             "texts": self._texts(slot) if slot else {},
             "environment": self._environment_digest(slot) if slot else None,
+            "credentials": files.digest(self._credentials(slot)) if slot else None,
+            "systemd": self._systemd_version() if self.order.get("credentials") else None,
             # Nobody waits for long: a queue that is still there is what a run left that was killed.
             "runs": slot is not None and self.slots.runs(slot) and not self.queue.is_there(),
             "owes": self.releases.owes(release),
@@ -167,9 +187,23 @@ class App:
 
     def _texts(self, slot: str) -> dict[str, str]:
         """Return the texts of the files that are no secret, by their paths in which C(%i) is the slot."""
-        wanted = [*(f"{layout.UNITS}/{self.unit}@{kind}" for kind in (".socket", ".service")), f"{layout.slot_settings(self.name, '%i')}.conf.py"]
+        wanted = [*(f"{layout.UNITS}/{self.unit}@{kind}" for kind in (".socket", ".service")), *self.slots.companion_files(), f"{layout.slot_settings(self.name, '%i')}.conf.py"]
         found = {path: files.read(path.replace("%i", slot)) for path in wanted}
         return {path: text for path, text in found.items() if text is not None}
+
+    def _credentials(self, slot: str) -> str:
+        """Return the credentials of a slot as the one text that the controller makes of them."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(layout.slot_credentials(self.name, slot)):
+                with open(entry.path, "rb") as file:
+                    found[entry.name] = file.read().decode(errors="replace")
+        return json.dumps(found, sort_keys=True)
+
+    def _systemd_version(self) -> int | None:
+        _rc, out, _err = self.steps.run(["systemctl", "--version"], may_be_missing=True)
+        found = re.match(r"systemd (\d+)", out)
+        return int(found.group(1)) if found else None
 
     # ---- acting
 
@@ -182,10 +216,11 @@ class App:
         self.hooks.end()
         self.queue.heal()
 
-    def deploy(self, environment: str) -> dict[str, t.Any]:
+    def deploy(self, environment: str, credentials: str) -> dict[str, t.Any]:
         """Make the release, start it in the slot that nobody meets, and lead visitors there when it is well.
 
-        On any failure the live slot goes on as if nothing had been.
+        On any failure the live slot goes on as if nothing had been. Its companions, which never run beside those of the new
+        release, end before the link is moved, and are started again if the new ones do not run.
 
         :raises StepError: naming the app, the step, and what was said last.
         """
@@ -193,7 +228,7 @@ class App:
         self.heal()
         live, before, release = self.slots.live(), self.live_release(), self.order["release"]
         if not self.order["owes_only"]:
-            self._switch(lambda slot: self._write_settings(slot, environment), live, release, before)
+            self._switch(lambda slot: self._write_settings(slot, environment, json.loads(credentials)), live, release, before)
         now = self.slots.live()
         if now:
             self.releases.settle(release, now)
@@ -213,7 +248,9 @@ class App:
 
     def _switch(self, write_settings: t.Callable[[str], None], live: str | None, release: str, before: str | None) -> None:
         texts = {path: files.read(path) for path in self.order["files"] if "%i" not in path}
+        self._refuse_others_units(texts)
         slot = other(live) if live else layout.APP_SLOTS[0]
+        companions_before: list[str] = []
         self._make_user()
         self._make_folders(slot)
         # What a run that was killed has left there.
@@ -224,14 +261,16 @@ class App:
             self.module.warn(warning)
         try:
             write_settings(slot)
+            self._see_it_confined(slot)
             self.releases.make(release, slot)
             self._write({path: self.order["files"][path] for path in texts})
             self.slots.fill(slot, release)
+            self._see_its_worker_class(slot)
             if live and self.order["switch"] == "restart":
-                self._start_after(live, slot, release, texts)
+                self._start_after(live, slot, release, texts, companions_before)
             else:
-                self._start(slot, release)
-                self.slots.lead_to(slot)
+                self._start(slot, release, live, companions_before)
+                self.slots.lead_to(slot, self._companions(slot))
         except BaseException as error:
             self.slots.stop(slot)
             # First, because it may be that there was no room.
@@ -240,6 +279,7 @@ class App:
             self._write(texts)
             if isinstance(error, OSError):
                 error = self.steps.error("writing its files", str(error))
+            error = self._start_again(companions_before, error)
             if warning and isinstance(error, StepError):
                 # Of a task that fails Ansible shows the message alone.
                 error = StepError(f"{error}\n{warning}")
@@ -247,26 +287,42 @@ class App:
         self.releases.went_live(release, before)
         if live:
             self.slots.retire(live)
+        self._write({path: None for path in self.slots.companion_files() if path not in self.order["files"]})
         self.releases.prune(release, {self._release_of(f"{self.home}/slots/{each}") or "" for each in layout.APP_SLOTS})
 
-    def _start(self, slot: str, release: str) -> None:
+    def _companions(self, slot: str) -> list[str]:
+        """Return the units that run beside the release in a slot."""
+        return [f"{unit}@{slot}.service" for unit in self.order["companions"]]
+
+    def _start(self, slot: str, release: str, live: str | None, companions_before: list[str]) -> None:
+        """Start the new release and see it well; then its companions, after those of the live slot.
+
+        :param companions_before: is filled with those that were stopped.
+        """
         self.slots.start(slot)
         self.slots.see_it_well(slot, self.order["health"])
         self.releases.remember(release)
+        if live:
+            companions_before += self.slots.stop_companions(live)
+        self.slots.start_companions(self._companions(slot))
 
-    def _start_after(self, live: str, slot: str, release: str, texts: dict[str, str | None]) -> None:
+    def _start_after(self, live: str, slot: str, release: str, texts: dict[str, str | None], companions_before: list[str]) -> None:
         """Start the new release when the old one has stopped, while visitors wait.
 
         :param texts: the units of the old release, which it is started with again if need be.
+        :param companions_before: as of L(_start).
         """
         try:
             self.queue.open(live, self.order["files"][f"{layout.UNITS}/{self.unit}@.socket"])
+            # All of the old one, whose memory the new one needs.
+            companions_before += self.slots.stop_companions(live)
             self.slots.pause(live)
-            self._start(slot, release)
+            self._start(slot, release, None, companions_before)
             # Before all that can be done while nobody waits any more.
             self.queue.lead_to(slot)
-            self.slots.lead_to(slot)
+            self.slots.lead_to(slot, self._companions(slot))
         except BaseException:
+            self.slots.stop_companions(slot)
             self.steps.run(["systemctl", "stop", *self.slots.units(slot)])
             self._write(texts)
             rc, _out, err = self.steps.run(["systemctl", "start", *self.slots.units(live)])
@@ -276,8 +332,48 @@ class App:
             raise
         self.queue.close(slot)
 
-    def _write_settings(self, slot: str, environment: str) -> None:
+    def _refuse_others_units(self, before: dict[str, str | None]) -> None:
+        """Refuse to write over a unit of another app, which another play may have brought: C(web) of C(shop) and the app C(shop-web)."""
+        ours = {*self.slots.companion_files(), *(f"{layout.UNITS}/{self.unit}@{kind}" for kind in (".socket", ".service"))}
+        for path, text in before.items():
+            if text is not None and (path not in ours or (layout.COMPANION_MARK in text and layout.companion_marker(self.name) not in text)):
+                raise self.steps.error("writing its units", f"{path} is there, and is not of this app. Give the app or its companion another name")
+
+    def _start_again(self, companions: list[str], error: BaseException) -> BaseException:
+        """Start the companions that ran before a deploy that failed; return its error, which tells it plainly if they do not."""
+        still = [unit for unit in companions if self.steps.run(["systemctl", "start", unit])[0] != 0]
+        return StepError(f"{error}\nThe companions that ran before did not start again: {', '.join(still)}.") if still else error
+
+    def _see_it_confined(self, slot: str) -> None:
+        """See that the host keeps what confinement promises and systemd would pass over in silence where it cannot."""
+        run = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", *(f"--property={line}" for line in self.hooks.sandbox(slot)), "--"]
+        if self.order["network"] == "local":
+            step = "confining it to the local network"
+            rc, _out, err = self.steps.run([*run, self.order["python"], "-c", _SPEAK_OUT])
+            if rc == _SPOKE_OUT:
+                raise self.steps.error(step, "this host does not filter the addresses that a unit speaks to. Write network: all or none")
+            if rc != 0:
+                raise self.steps.error(step, err)
+        names = sorted(json.loads(self._credentials(slot)))
+        if names and self.steps.run([*run, "/bin/sh", "-c", 'for name; do test -r "$CREDENTIALS_DIRECTORY/$name" || exit 1; done', "sh", *names])[0] != 0:
+            why = "systemd did not hand them over. In a container it needs mounts that are shared (mount --make-rshared /). Otherwise use the key environment"
+            raise self.steps.error("handing over its credentials", why)
+
+    def _see_its_worker_class(self, slot: str) -> None:
+        """See that the release's environment has the worker that was asked for, by its file: nothing of the app is run as root."""
+        wanted = {"asgi": ("gunicorn/workers/gasgi.py", "gunicorn 24 or newer"), "uvicorn": ("uvicorn_worker/__init__.py", "uvicorn-worker")}
+        path, package = wanted.get(self.order["worker_class"], (None, None))
+        if path and not glob.glob(f"{glob.escape(self.home)}/slots/{slot}/release/environment/lib/*/site-packages/{path}"):
+            raise self.steps.error("finding its worker class", f"worker_class is {self.order['worker_class']}, and its environment has no {package}. Add it to the requirements")
+
+    def _write_settings(self, slot: str, environment: str, credentials: dict[str, str]) -> None:
         settings = layout.slot_settings(self.name, slot)
+        folder = layout.slot_credentials(self.name, slot)
+        shutil.rmtree(folder, ignore_errors=True)
+        if credentials:
+            os.mkdir(folder, 0o700)
+        for name, text in credentials.items():
+            files.write(f"{folder}/{name}", text, 0o600)
         files.write(f"{settings}.env", environment, 0o600)
         self._write_open_settings(slot)
 
@@ -344,7 +440,7 @@ def _deploy(module: AnsibleModule) -> dict[str, t.Any]:
                 app.removal.remove(order["data"] == "removed")
                 done[app.name] = {}
             else:
-                done[app.name] = app.deploy(module.params["environments"][app.name])
+                done[app.name] = app.deploy(module.params["environments"][app.name], module.params["credentials"][app.name])
             done[app.name]["waited_for"] = lock.waited_for
     return {"changed": bool(done), "apps": done}
 
@@ -380,6 +476,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["asked", "deployed", "rolled_back"], "default": "asked"},
             "apps": {"type": "list", "elements": "dict", "required": True},
             "environments": {"type": "dict", "default": {}, "no_log": True},
+            "credentials": {"type": "dict", "default": {}, "no_log": True},
             "packages": {"type": "list", "elements": "str", "default": []},
             "holder": {"type": "str", "default": "somebody"},
         },

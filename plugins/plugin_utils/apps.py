@@ -12,7 +12,7 @@ import shlex
 import stat
 import tarfile
 import typing as t
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,16 +26,23 @@ GUNICORN = "gunicorn==27.0.1"
 """What is installed beside requirements that bring no gunicorn."""
 
 _TEMPLATES = Path(__file__).parents[2] / "roles" / "gunicorn" / "templates"
+_WORKER_CLASSES = {"uvicorn": "uvicorn_worker.UvicornWorker"}
+_THREADS = 4
+_LEAST_MEMORY = 64
+"""In MiB: with less not even gunicorn and a small app start."""
+_LEAST_TASKS = 32
+_CREDENTIALS_BYTES = 1024 * 1024
+"""What systemd hands over to a unit, all in all (systemd.exec(5), LoadCredential=)."""
 _LEFT_BEHIND = frozenset((".git", ".hg", ".svn", ".venv", "venv", "__pycache__", "node_modules", ".pytest_cache", ".mypy_cache", ".tox"))
 
 
 def normalise_apps(apps: object, variable: str = "gunicorn_apps") -> list[Entry]:
     """Return the apps complete and checked, as M(portico.web.gunicorn_deploy) describes them.
 
-    :raises PorticoError: at the first mistake; it shows no value of an environment.
+    :raises PorticoError: at the first mistake; it shows no value of an environment and no credential.
     """
     described = entries.options("gunicorn_deploy", "apps")
-    complete = entries.normalise(variable, apps, described, _FORMATS, secret=["environment"])
+    complete = entries.normalise(variable, apps, described, _FORMATS, secret=["environment", "credentials"])
     for app in complete:
         if app["state"] == "absent":
             continue
@@ -44,6 +51,8 @@ def normalise_apps(apps: object, variable: str = "gunicorn_apps") -> list[Entry]
                 raise problem(variable, app["name"], key, HIDDEN, "is missing. Every entry needs it.")
         _check_source(variable, app)
         _check_shared(variable, app)
+        _check_processes(variable, app)
+    _refuse_shared_units(variable, complete)
     return complete
 
 
@@ -129,7 +138,7 @@ def host_files(app: Entry, socket_user: str) -> dict[str, str]:
 
     In a path C(%i) is the slot that the text is for, as in systemd's units.
     """
-    unit = layout.app_unit(app["name"])
+    unit, settings = layout.app_unit(app["name"]), layout.slot_settings(app["name"], "%i")
     values = {
         "app": app,
         "unit": unit,
@@ -137,13 +146,26 @@ def host_files(app: Entry, socket_user: str) -> dict[str, str]:
         "state": layout.app_state(app["name"]),
         "socket": layout.slot_socket(app["name"], "%i"),
         "socket_user": socket_user,
-        "settings": layout.slot_settings(app["name"], "%i"),
+        "settings": settings,
+        "credentials": layout.slot_credentials(app["name"], "%i"),
+        "threads": app["threads"] or (_THREADS if app["worker_class"] == "gthread" else 1),
+        "worker_class": _WORKER_CLASSES.get(app["worker_class"], app["worker_class"]),
     }
+    companions = {layout.companion_unit(app["name"], companion["name"]): companion for companion in app["companions"]}
     return {
-        f"/etc/systemd/system/{unit}@.socket": _templates().get_template("app.socket.j2").render(values),
-        f"/etc/systemd/system/{unit}@.service": _templates().get_template("app.service.j2").render(values),
-        f"{layout.slot_settings(app['name'], '%i')}.conf.py": _templates().get_template("gunicorn.conf.py.j2").render(values),
+        f"{layout.UNITS}/{unit}@.socket": _templates().get_template("app.socket.j2").render(values),
+        f"{layout.UNITS}/{unit}@.service": _templates().get_template("app.service.j2").render(values),
+        f"{settings}.conf.py": _templates().get_template("gunicorn.conf.py.j2").render(values),
+        **{
+            f"{layout.UNITS}/{name}@.service": _templates().get_template("companion.service.j2").render(values, companion=companion, marker=layout.companion_marker(app["name"]))
+            for name, companion in companions.items()
+        },
     }
+
+
+def credentials_text(credentials: Mapping[str, str]) -> str:
+    """Return credentials as one text, always the same for the same; the host writes a file for each, and makes this text of them to compare."""
+    return json.dumps(credentials, sort_keys=True)
 
 
 def environment_file(environment: Mapping[str, str]) -> str:
@@ -168,8 +190,21 @@ def _contents(folder: str) -> Iterator[tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    # Units and Python are not HTML: every value in them is a checked name or number, or goes through tojson.
-    return Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True)
+    # Units and Python are not HTML: every value in them is a checked name or number, or goes through tojson or systemd_words.
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["systemd_words"] = lambda command: systemd_words(shlex.split(command))
+    return environment
+
+
+def systemd_words(words: Iterable[str]) -> str:
+    """Return words of a command as systemd reads them back, each as it is.
+
+    In double quotes nothing but a backslash, a quote, C(%) (a specifier) and C($) (a variable) has a meaning
+    (systemd.syntax(7), systemd.service(5), "Command lines").
+    """
+    return " ".join('"' + re.sub(r'([\\"])', r"\\\1", word).replace("%", "%%").replace("$", "$$") + '"' for word in words)
 
 
 def _check_source(variable: str, app: Entry) -> None:
@@ -199,6 +234,29 @@ def _check_shared(variable: str, app: Entry) -> None:
 
 def _overlap(one: str, other: str) -> bool:
     return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+def _check_processes(variable: str, app: Entry) -> None:
+    if app["worker_class"] != "gthread" and app["threads"] not in (None, 1):
+        raise problem(variable, app["name"], "threads", app["threads"], f"has no meaning with worker_class {app['worker_class']}. Take it out, or write worker_class: gthread.")
+    tasks = 1 + (app["workers"] or 1) * (1 + (app["threads"] or 1))
+    if tasks > app["tasks"]:
+        raise problem(variable, app["name"], "tasks", app["tasks"], f"is too little for its workers and threads, which are {tasks} processes and threads already.")
+    named: dict[str, int] = {}
+    for at, companion in enumerate(app["companions"]):
+        if companion["name"] in named:
+            raise problem(variable, app["name"], f"companions[{at}].name", companion["name"], f"is the name of companions[{named[companion['name']]}] too. Give each a name of its own.")
+        named[companion["name"]] = at
+
+
+def _refuse_shared_units(variable: str, apps: list[Entry]) -> None:
+    """Refuse a companion whose unit would be another app's: C(web) of the app C(shop) and the app C(shop-web)."""
+    owners = {layout.app_unit(app["name"]): app["name"] for app in apps}
+    for app in apps:
+        for at, companion in enumerate(app["companions"]):
+            owner = owners.setdefault(layout.companion_unit(app["name"], companion["name"]), app["name"])
+            if owner != app["name"]:
+                raise problem(variable, app["name"], f"companions[{at}].name", companion["name"], f'makes a unit that the app "{owner}" has too. Give it another name.')
 
 
 def _name(value: str) -> str:
@@ -251,6 +309,61 @@ def _command(value: str) -> str:
         raise ValueError(f"is not a command: {error}.") from error
     if not words:
         raise ValueError("is empty. Write a command, or take the line out.")
+    return value
+
+
+def _companion(value: str) -> str:
+    _command(value)
+    first = shlex.split(value)[0]
+    if first.startswith("-") or "=" in first or not first:
+        raise ValueError("does not begin with a program. Put variables under the key environment.")
+    return value
+
+
+def _credentials(value: dict[t.Any, t.Any]) -> dict[str, str]:
+    found = {}
+    for name, content in value.items():
+        if not isinstance(name, str):
+            raise ValueError("has a name that is not text. Write it in quotes.")
+        try:
+            formats.file_name(name)
+        except ValueError as error:
+            raise ValueError(f"has the name {name!r}, which {error}") from error
+        if not isinstance(content, str):
+            raise ValueError(f"has something at {name} that is not text. Write it in quotes.")
+        try:
+            content.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"has something at {name} that is no text. For binary content, encode it, for example as base64.") from None
+        found[name] = content
+    if sum(len(name) + len(content.encode()) for name, content in found.items()) > _CREDENTIALS_BYTES:
+        raise ValueError("is more than 1 MiB, which systemd does not hand over. Shorten it.")
+    return found
+
+
+def _memory(value: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,6}[MG]", value):
+        raise ValueError("is no amount of memory. Write a whole number and M or G, such as 512M.")
+    if int(value[:-1]) * (1024 if value.endswith("G") else 1) < _LEAST_MEMORY:
+        raise ValueError(f"is too little for any app. Write {_LEAST_MEMORY}M or more.")
+    return value
+
+
+def _cpu(value: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,5}%", value):
+        raise ValueError("is no share of the CPUs' time. Write a whole number and %, such as 150% for one and a half.")
+    return value
+
+
+def _tasks(value: int) -> int:
+    if value < _LEAST_TASKS:
+        raise ValueError(f"is too little for any app. Write {_LEAST_TASKS} or more.")
+    return value
+
+
+def _not_negative(value: int) -> int:
+    if value < 0:
+        raise ValueError("is less than nothing. Write 0 or more.")
     return value
 
 
@@ -313,4 +426,13 @@ _FORMATS: Mapping[str, entries.Format] = {
     "workers": _positive,
     "threads": _positive,
     "timeout": _positive,
+    "graceful_timeout": _positive,
+    "max_requests": _not_negative,
+    "companions.name": _name,
+    "companions.command": _companion,
+    "companions.stop_seconds": _positive,
+    "memory": _memory,
+    "cpu": _cpu,
+    "tasks": _tasks,
+    "credentials": _credentials,
 }

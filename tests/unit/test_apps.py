@@ -41,7 +41,7 @@ def folder(tmp_path):
 def test_what_is_not_said_is_filled_in():
     (app,) = normalise_apps([SHOP])
     assert app["source"] == {"path": "shop", "git": None, "version": None}
-    assert (app["requirements"], app["python"], app["workers"], app["threads"]) == ("requirements.txt", "/usr/bin/python3", 2, 4)
+    assert (app["requirements"], app["python"], app["workers"], app["threads"]) == ("requirements.txt", "/usr/bin/python3", None, None)
     assert (app["static"], app["environment"], app["before_traffic"]) == ({}, {}, [])
 
 

@@ -119,8 +119,8 @@ def state(**more):
     (app,) = apps.normalise_apps([APP | {"after_traffic": ["warm"]}])
     texts = apps.host_files(app, "www-data")
     release = apps.release_id(app, COMMIT, "3.13.5")
-    as_it_is = {"python": "3.13.5", "commit": COMMIT, "git_says": "", "release": release, "texts": texts, "environment": digest(""), "runs": True, "owes": False, "live": LIVE}
-    return {"apps": {"shop": {**as_it_is, **more}}}
+    as_it_is = {"python": "3.13.5", "commit": COMMIT, "git_says": "", "release": release, "texts": texts, "environment": digest(""), "credentials": digest("{}"), "systemd": None, "runs": True, "owes": False, "live": LIVE}
+    return {"missing": [], "apps": {"shop": {**as_it_is, **more}}}
 
 
 def test_a_run_in_which_nothing_differs_says_what_is_live():
@@ -152,14 +152,14 @@ def test_a_release_is_recorded_without_who_may_read_its_repository():
 
 def test_an_app_that_is_to_be_absent_is_removed_if_anything_is_left_of_it():
     gone = {"name": "shop", "state": "absent", "data": "removed"}
-    host = Answers(gunicorn_deploy.ActionModule, asked={"apps": {"shop": {"left": ["/srv/portico/shop"]}}}, deployed={"apps": {"shop": {}}})
+    host = Answers(gunicorn_deploy.ActionModule, asked={"missing": [], "apps": {"shop": {"left": ["/srv/portico/shop"]}}}, deployed={"apps": {"shop": {}}})
     told = host.act(apps=[gone])
     assert host.asked["deployed"]["apps"] == [gone]
     assert (told["changed"], told["apps"][0]["reasons"], told["live"]) == (True, ["it is to be absent"], {})
     assert told["diff"][0]["before"] == "/srv/portico/shop\n"
-    dry = Answers(gunicorn_deploy.ActionModule, check_mode=True, asked={"apps": {"shop": {"left": ["/srv/portico/shop"]}}})
+    dry = Answers(gunicorn_deploy.ActionModule, check_mode=True, asked={"missing": [], "apps": {"shop": {"left": ["/srv/portico/shop"]}}})
     assert dry.act(apps=[gone])["changed"] and list(dry.asked) == ["asked"]
-    clean = Answers(gunicorn_deploy.ActionModule, asked={"apps": {"shop": {"left": []}}})
+    clean = Answers(gunicorn_deploy.ActionModule, asked={"missing": [], "apps": {"shop": {"left": []}}})
     assert not clean.act(apps=[gone])["changed"]
 
 

@@ -82,6 +82,9 @@ class Host:
         if verb == "is-failed":
             return 1, "", ""
         if verb == "show":
+            if "ActiveState,UnitFileState" in argv:
+                states = [("active" if each in self.active else "inactive", "enabled" if each in self.enabled else "disabled") for each in units]
+                return 0, "\n\n".join(f"ActiveState={active}\nUnitFileState={enabled}" for active, enabled in states), ""
             if "ActiveState" in argv:
                 return 0, "active\n" if units[0] in self.active else "inactive\n", ""
             return 0, "InvocationID=1\nExecMainPID=1\n", ""
@@ -186,6 +189,9 @@ def order(source):
             "keep": 5,
             "health": {},
             "owes_only": False,
+            "companions": [],
+            "worker_class": "gthread",
+            "network": "all",
             "provenance": {"source": "shop", "version": f"v-{release}", "revision": release * 2, "who": "ann@desk", "python": "3.13.5", "collection": "0.1.0"},
             "files": {
                 f"{unit}.socket": "[Socket]\nListenStream=/run/%i.sock\nSocketUser=www-data\n",
@@ -199,7 +205,7 @@ def order(source):
 
 
 def deploy(host: Host, order: dict[str, object], environment: str = 'A="b"\n') -> dict[str, object]:
-    return App(host, order).deploy(environment)
+    return App(host, order).deploy(environment, "{}")
 
 
 def roll_back(host: Host, wanted: str | None = None, check_mode: bool = False) -> dict[str, object]:
