@@ -8,6 +8,7 @@ import os
 import tempfile
 import typing as t
 
+from ansible_collections.portico.web.plugins.module_utils import archives
 from ansible_collections.portico.web.plugins.module_utils.files import digest
 from ansible_collections.portico.web.plugins.plugin_utils import apps, entries
 from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction
@@ -26,8 +27,10 @@ class ActionModule(PorticoAction):
         options = entries.arguments("gunicorn_deploy", args)
         wanted = apps.normalise_apps(options["apps"])
         apps.check_folders(wanted, self._loader.path_dwim)
-        asked = [{"name": app["name"], "python": app["python"], "git": app["source"]["git"], "version": app["source"]["version"]} for app in wanted]
-        states = self._ask("gunicorn_release", {"state": "asked", "apps": asked}, task_vars)["apps"]
+        of_source = ("git", "version", "known_hosts")
+        asked = [{"name": app["name"], "python": app["python"], **{key: app["source"][key] for key in of_source}} for app in wanted]
+        secrets = {app["name"]: apps.secrets(app, "key", "token") for app in wanted}
+        states = self._ask("gunicorn_release", {"state": "asked", "apps": asked, "secrets": secrets}, task_vars)["apps"]
 
         orders, environments, differing, diffs = [], {}, [], []
         for app in wanted:
@@ -55,35 +58,44 @@ class ActionModule(PorticoAction):
         if source["git"] and state["commit"] is None and not self._task.check_mode:
             why = state["git_says"] or "the repository has no such branch or tag"
             raise problem("gunicorn_apps", app["name"], "source.version", source["version"], f"cannot be had from {source['git']}: {why}.")
-        fingerprint = state["commit"] or "" if source["git"] else apps.folder_digest(self._loader.path_dwim(source["path"]))
-        keys = ("name", "python", "requirements", "before_traffic")
+        fingerprint = state["commit"] or "" if source["git"] else apps.fingerprint(source, self._loader.path_dwim)
+        keys = ("name", "python", "requirements", "installer", "before_traffic")
         return {
             **{key: app[key] for key in keys},
             "gunicorn": apps.GUNICORN,
             "static": sorted(app["static"].values()),
-            "git": source["git"],
+            **{key: source[key] for key in ("git", "package", "version", "known_hosts")},
+            **apps.archive(source),
+            "index": apps.public_index(app),
             "commit": state["commit"],
-            "archive": None,
+            "fingerprint": fingerprint,
             "release": apps.release_id(app, fingerprint, state["python"] or ""),
             "health": app["health"],
             "files": apps.host_files(app, socket_user),
         }
 
     def _send(self, wanted: list[dict[str, t.Any]], orders: list[dict[str, t.Any]], environments: dict[str, str], task_vars: dict[str, t.Any]) -> None:
-        folders = {app["name"]: app["source"]["path"] for app in wanted}
+        by_name = {app["name"]: app for app in wanted}
         with tempfile.TemporaryDirectory(prefix="portico-") as here:
             for order in orders:
-                folder = folders[order["name"]]
-                if folder is not None:
+                source = by_name[order["name"]]["source"]
+                if source["path"] is not None:
                     archive = os.path.join(here, f"{order['name']}.tar.gz")
-                    apps.pack(self._loader.path_dwim(folder), archive)
-                    order["archive"] = self._transfer_file(archive, self._connection._shell.join_path(self._remote_folder(), f"{order['name']}.tar.gz"))
+                    apps.pack(self._loader.path_dwim(source["path"]), archive)
+                    order["archive"] = self._to_host(archive, f"{order['name']}.tar.gz")
+                elif source["archive"] is not None:
+                    suffix = archives.suffix(source["archive"])
+                    order["archive"] = self._to_host(self._loader.path_dwim(source["archive"]), f"{order['name']}{suffix}")
+        secrets = {order["name"]: apps.secrets(by_name[order["name"]], "key", "token", "password") for order in orders}
         try:
-            self._ask("gunicorn_release", {"state": "deployed", "apps": orders, "environments": environments}, task_vars)
+            self._ask("gunicorn_release", {"state": "deployed", "apps": orders, "environments": environments, "secrets": secrets}, task_vars)
         except PorticoError as error:
             # The journal gives a value of several lines line by line, without the spaces at their ends.
             values = {part for app in wanted for value in app["environment"].values() for line in (value, *value.splitlines()) for part in (line, line.rstrip())}
             raise PorticoError(_without(str(error), {value for value in values if len(value) >= _SHORTEST_SECRET})) from None
+
+    def _to_host(self, path: str, name: str) -> str:
+        return self._transfer_file(path, self._connection._shell.join_path(self._remote_folder(), name))
 
     def _remote_folder(self) -> str:
         """Return the task's temporary folder on the host, which Ansible removes when the task is over."""
@@ -100,6 +112,8 @@ def _reasons(order: dict[str, t.Any], environment: str, state: dict[str, t.Any])
         found.append("other settings")
     if state["environment"] != digest(environment):
         found.append("another environment")
+    if not state["environment_works"]:
+        found.append("its environment lost its Python")
     if not state["runs"]:
         found.append("it does not run, or not from boot on")
     return found

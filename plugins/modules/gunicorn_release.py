@@ -28,6 +28,10 @@ options:
     description: With O(state=deployed), the text of each app's environment file.
     type: dict
     default: {}
+  secrets:
+    description: By app, what opens its repository (C(key), C(token)) and its index (C(password)).
+    type: dict
+    default: {}
 attributes:
   check_mode:
     support: full
@@ -104,6 +108,7 @@ class App:
         slot = self.slots.live()
         return {
             "python": self.environments.python_version(),
+            "environment_works": slot is None or self.environments.works(f"{self.home}/slots/{slot}/release/environment"),
             "commit": commit,
             "git_says": says,
             "release": self.live_release(),
@@ -204,6 +209,7 @@ class App:
     def _make_release(self, slot: str) -> None:
         folder = f"{self.home}/releases/{self.order['release']}"
         if os.path.isfile(f"{folder}/{COMPLETE}"):
+            self.environments.repair(folder)
             return
         # What lies there otherwise is what an interrupted run had made so far.
         shutil.rmtree(folder, ignore_errors=True)
@@ -243,7 +249,8 @@ class App:
             os.chmod(path, 0o751)
             for part in folder.split("/"):
                 path = f"{path}/{part}"
-                if not os.path.isdir(path):
+                # A link made by the app would have root open what it leads to.
+                if os.path.islink(path) or not os.path.isdir(path):
                     raise self.steps.error("sealing its source", f"the static folder {folder} is not there. Does a command of before_traffic make it?")
                 os.chmod(path, 0o751)
             self.steps.step("opening its static files", ["chmod", "--recursive", "o=rX", path])
@@ -270,10 +277,11 @@ def main() -> None:
             "state": {"type": "str", "choices": ["asked", "deployed"], "default": "asked"},
             "apps": {"type": "list", "elements": "dict", "required": True},
             "environments": {"type": "dict", "default": {}, "no_log": True},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
         },
         supports_check_mode=True,
     )
-    apps = [App(module, order) for order in module.params["apps"]]
+    apps = [App(module, {**order, "secrets": module.params["secrets"].get(order["name"], {})}) for order in module.params["apps"]]
     if module.params["state"] == "asked":
         module.exit_json(changed=False, apps={app.name: app.read() for app in apps})
     if not module.check_mode:

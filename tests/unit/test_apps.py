@@ -37,8 +37,9 @@ def folder(tmp_path):
 
 def test_what_is_not_said_is_filled_in():
     (app,) = normalise_apps([SHOP])
-    assert app["source"] == {"path": "shop", "git": None, "version": None}
-    assert (app["requirements"], app["python"], app["workers"], app["threads"]) == ("requirements.txt", "/usr/bin/python3", 2, 4)
+    assert {key: value for key, value in app["source"].items() if value is not None} == {"path": "shop"}
+    assert (app["requirements"], app["installer"], app["index"]) == (None, "auto", None)
+    assert (app["python"], app["workers"], app["threads"]) == ("/usr/bin/python3", 2, 4)
     assert (app["static"], app["environment"], app["before_traffic"]) == ({}, {}, [])
 
 
@@ -93,7 +94,7 @@ def test_a_source_that_is_not_there_is_refused(folder):
     with pytest.raises(PorticoError, match=r"source.path.*shop.*is not a folder"):
         check_folders(apps, lambda path: str(folder / path / "nothing"))
     (folder / "requirements.txt").rename(folder / "requirement.txt")
-    with pytest.raises(PorticoError, match=r"requirements.*is not a file.*requirement\.txt"):
+    with pytest.raises(PorticoError, match=r"requirements.*has no uv.lock.*It has requirement\.txt"):
         check_folders(apps, lambda path: str(folder.parent / path))
 
 
