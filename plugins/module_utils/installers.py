@@ -20,7 +20,8 @@ SECONDS_TO_GET_UV = 300
 
 PIP_SETTINGS = ("/etc/xdg/pip/pip.conf", "/etc/pip.conf")
 """Where a host's administrator tells pip of indexes and certificates; a user's own file is not the host's."""
-_SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+SYSTEM_PYTHON = "/usr/bin/python3"
+"""What gets uv, whatever Python an app runs on."""
 
 
 class Command(t.NamedTuple):
@@ -150,7 +151,7 @@ def find_uv(steps: Steps) -> tuple[str | None, str]:
         return program, ""
     os.makedirs(layout.UV, mode=0o755, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=layout.UV) as here:
-        rc, out, err = steps.run(["timeout", str(SECONDS_TO_GET_UV), "/usr/bin/python3", "-m", "venv", f"{here}/pip"])
+        rc, out, err = steps.run(["timeout", str(SECONDS_TO_GET_UV), SYSTEM_PYTHON, "-m", "venv", f"{here}/pip"])
         if rc == 0:
             pip = [f"{here}/pip/bin/python", "-m", "pip", "install", "--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check"]
             wheel = ["--only-binary", ":all:", "--no-deps", "--no-compile", f"uv=={UV_VERSION}"]
