@@ -114,7 +114,7 @@ def test_a_path_of_the_source_binds_the_environment_to_it(tmp_path, line, takes)
     ("lock", "takes"),
     [
         ('[[package]]\nname = "shop"\nsource = { virtual = "." }\n', False),
-        ('[[package]]\nname = "a"\nsource = { registry = "https://pypi.org/simple" }\n', False),
+        ('[[package]]\nname = "a"\nsource = { registry = "https://x.example/simple" }\n', False),
         ('[[package]]\nname = "shop"\nsource = { editable = "." }\n', True),
         ('[[package]]\nname = "a"\nsource = { directory = "lib/a" }\n', True),
         ('[[package]]\nname = "a"\nsource = { path = "a.whl" }\n', True),
