@@ -67,8 +67,8 @@ class Builder:
         self._private = tempfile.mkdtemp(prefix="portico-", dir=_PRIVATE)
         try:
             inherited = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
-            # HOME is the build's own temporary folder, so that nothing that it leaves there outlives it.
-            variables = {"HOME": "/tmp", "TMPDIR": "/tmp", "LC_ALL": "C.UTF-8", **inherited, **self._environment}
+            # Temporary folders of its own, so that nothing that it leaves there outlives it; the one on the disk where much may come.
+            variables = {"HOME": "/tmp", "TMPDIR": "/var/tmp", "LC_ALL": "C.UTF-8", **inherited, **self._environment}
             # systemd reads the file; variables on its command line or of a unit are shown to everybody on the host.
             files.write(f"{self._private}/environment", "".join(f"{name}={_quoted(value)}\n" for name, value in sorted(variables.items())), 0o600)
         except BaseException:
