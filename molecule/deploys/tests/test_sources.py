@@ -234,10 +234,10 @@ def index(farm):
     farm.on_host("/srv/wheel.hex", wheel("from a private index", app=True).hex())
     do(f"{python} -c \"open('/srv/index/simple/portico-greeting/{WHEEL}', 'wb').write(bytes.fromhex(open('/srv/wheel.hex').read()))\"")
     do("cd /srv/index/simple && for folder in *; do (cd $folder && for file in *.whl; do echo \"<a href='$file'>$file</a>\"; done > index.html); done")
-    do(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-        " -addext subjectAltName=DNS:localhost -keyout /srv/index.key -out /srv/index.crt && cat /srv/index.key /srv/index.crt > /srv/index.pem"
-    )
+    new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+    do(f"{new} -subj '/CN=The index CA' -addext keyUsage=critical,keyCertSign -keyout /srv/index-ca.key -out /srv/index.crt")
+    leaf = "-subj /CN=localhost -addext subjectAltName=DNS:localhost -addext basicConstraints=CA:FALSE"
+    do(f"{new} {leaf} -CA /srv/index.crt -CAkey /srv/index-ca.key -keyout /srv/index.pem -out /srv/leaf.crt && cat /srv/leaf.crt >> /srv/index.pem")
     do("cp /srv/index.crt /usr/local/share/ca-certificates/index.crt && update-ca-certificates")
     farm.on_host("/srv/index.py", INDEX.replace("TOKEN", TOKEN))
     do("systemctl stop index; systemd-run --quiet --unit=index --collect python3 /srv/index.py")
