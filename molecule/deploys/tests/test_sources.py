@@ -195,7 +195,7 @@ def test_a_tag_of_a_repository_is_deployed(farm):
     see(farm, app, "from a repository")
 
 
-def test_a_server_whose_key_nobody_knows_is_refused(farm):
+def test_a_deploy_key_is_shown_and_left_nowhere(farm):
     key = "-----BEGIN OPENSSH PRIVATE KEY-----\nbm90IGEga2V5IGF0IGFsbA==\n-----END OPENSSH PRIVATE KEY-----\n"
     run = farm.deploy({"name": "stranger", "source": {"git": "ssh://git@127.0.0.1:1/shop.git", "version": "v1", "key": key}}, flags=("-vvv",))
     assert not run.ok and "source.version" in run.output, run.output
