@@ -10,7 +10,7 @@ import tempfile
 import time
 import typing as t
 
-from ansible_collections.portico.web.plugins.module_utils import layout
+from ansible_collections.portico.web.plugins.module_utils import archives, layout
 from ansible_collections.portico.web.plugins.module_utils.files import digest
 from ansible_collections.portico.web.plugins.plugin_utils import apps, controller, entries
 from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction
@@ -34,9 +34,13 @@ class ActionModule(PorticoAction):
         everything = apps.normalise_apps(options["apps"])
         wanted = apps.present(everything)
         apps.check_folders(wanted, self._loader.path_dwim)
-        asked = [{"name": app["name"], "python": app["python"], "git": app["source"]["git"], "version": app["source"]["version"], "credentials": bool(app["credentials"])} for app in wanted]
+        of_source = ("git", "version", "known_hosts")
+        asked = [
+            {"name": app["name"], "python": app["python"], **{key: app["source"][key] for key in of_source}, "credentials": bool(app["credentials"])} for app in wanted
+        ]
         leaving = [{key: app[key] for key in ("name", "state", "data")} for app in everything if app["state"] == "absent"]
-        question = {"state": "asked", "apps": asked + leaving, "packages": _packages(wanted)}
+        secrets = {app["name"]: apps.secrets(app, "key", "token") for app in wanted}
+        question = {"state": "asked", "apps": asked + leaving, "packages": _packages(wanted), "secrets": secrets}
         answer = self._ask("gunicorn_release", question, task_vars)
         missing = answer["missing"]
         if missing and not self._task.check_mode:
@@ -54,12 +58,12 @@ class ActionModule(PorticoAction):
             state = states[app["name"]]
             order = self._order(app, state, options["socket_user"], self._who(task_vars))
             environment = apps.environment_file(app["environment"])
-            secrets = apps.credentials_text(app["credentials"])
-            reasons = _reasons(order, environment, secrets, state)
+            credential = apps.credentials_text(app["credentials"])
+            reasons = _reasons(order, environment, credential, state)
             if reasons:
                 order["owes_only"] = reasons == [_OWES]
                 orders.append(order)
-                environments[app["name"]], credentials[app["name"]] = environment, secrets
+                environments[app["name"]], credentials[app["name"]] = environment, credential
                 differing.append({"name": app["name"], "release": order["release"], "reasons": reasons})
                 after = {**dict.fromkeys(state["texts"], ""), **order["files"]}
                 diffs += [_diff(path, state["texts"].get(path, ""), text) for path, text in after.items() if state["texts"].get(path) != text]
@@ -91,22 +95,24 @@ class ActionModule(PorticoAction):
         if source["git"] and state["commit"] is None and not self._task.check_mode:
             why = state["git_says"] or "the repository has no such branch or tag"
             raise problem("gunicorn_apps", app["name"], "source.version", source["version"], f"cannot be had from {source['git']}: {why}.")
-        fingerprint = state["commit"] or "" if source["git"] else apps.folder_digest(self._loader.path_dwim(source["path"]))
-        keys = ("name", "python", "requirements", "before_traffic", "after_traffic", "hook_seconds", "shared", "switch", "keep", "worker_class", "network")
+        fingerprint = state["commit"] or "" if source["git"] else apps.fingerprint(source, self._loader.path_dwim)
+        keys = ("name", "python", "requirements", "installer", "before_traffic", "after_traffic", "hook_seconds", "shared", "switch", "keep", "worker_class", "network")
         return {
             **{key: app[key] for key in keys},
             "gunicorn": apps.GUNICORN,
             "static": sorted(app["static"].values()),
             "companions": [layout.companion_unit(app["name"], companion["name"]) for companion in app["companions"]],
-            "git": source["git"],
+            **{key: source[key] for key in ("git", "package", "version", "known_hosts")},
+            **apps.archive(source),
+            "index": apps.public_index(app),
             "commit": state["commit"],
-            "archive": None,
+            "fingerprint": fingerprint,
             "release": apps.release_id(app, fingerprint, state["python"] or ""),
             "health": app["health"],
             "files": apps.host_files(app, socket_user),
             "provenance": {
                 # Who may read a repository by its URL is not recorded.
-                "source": re.sub(r"(?<=://)[^/@]*@", "", source["git"] or source["path"]),
+                "source": re.sub(r"(?<=://)[^/@]*@", "", next(source[key] for key in apps.KINDS if source[key])),
                 "version": source["version"],
                 "revision": fingerprint,
                 "who": who,
@@ -115,21 +121,31 @@ class ActionModule(PorticoAction):
             },
         }
 
-    def _send(self, wanted: list[dict[str, t.Any]], orders: list[dict[str, t.Any]], secrets: dict[str, dict[str, str]], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        folders = {app["name"]: app["source"]["path"] for app in wanted}
+    def _send(self, wanted: list[dict[str, t.Any]], orders: list[dict[str, t.Any]], hidden: dict[str, dict[str, t.Any]], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        by_name = {app["name"]: app for app in wanted}
         with tempfile.TemporaryDirectory(prefix="portico-") as here:
             for order in orders:
-                folder = folders.get(order["name"])
-                if folder is not None:
+                app = by_name.get(order["name"])
+                if app is None:
+                    continue
+                source = app["source"]
+                if source["path"] is not None:
                     archive = os.path.join(here, f"{order['name']}.tar.gz")
-                    apps.pack(self._loader.path_dwim(folder), archive)
-                    order["archive"] = self._transfer_file(archive, self._connection._shell.join_path(self._remote_folder(), f"{order['name']}.tar.gz"))
+                    apps.pack(self._loader.path_dwim(source["path"]), archive)
+                    order["archive"] = self._to_host(archive, f"{order['name']}.tar.gz")
+                elif source["archive"] is not None:
+                    suffix = archives.suffix(source["archive"])
+                    order["archive"] = self._to_host(self._loader.path_dwim(source["archive"]), f"{order['name']}{suffix}")
+        hidden = {**hidden, "secrets": {order["name"]: apps.secrets(by_name[order["name"]], "key", "token", "password") for order in orders if order["name"] in by_name}}
         try:
-            return self._ask("gunicorn_release", {"state": "deployed", "apps": orders, **secrets, "holder": self._who(task_vars)}, task_vars)
+            return self._ask("gunicorn_release", {"state": "deployed", "apps": orders, **hidden, "holder": self._who(task_vars)}, task_vars)
         except PorticoError as error:
             # The journal gives a value of several lines line by line, without the spaces at their ends.
             values = {part for app in wanted for value in (*app["environment"].values(), *app["credentials"].values()) for line in (value, *value.splitlines()) for part in (line, line.rstrip())}
             raise PorticoError(_without(str(error), {value for value in values if len(value) >= _SHORTEST_SECRET})) from None
+
+    def _to_host(self, path: str, name: str) -> str:
+        return self._transfer_file(path, self._connection._shell.join_path(self._remote_folder(), name))
 
     def _remote_folder(self) -> str:
         """Return the task's temporary folder on the host, made when a file goes there; Ansible removes it when the task is over."""
@@ -139,10 +155,12 @@ class ActionModule(PorticoAction):
 
 
 def _packages(wanted: list[dict[str, t.Any]]) -> list[str]:
-    """Return the packages that apps need: git only where one comes from a repository."""
+    """Return the packages that apps need: git only where one comes from a repository, and ssh only where that is one over SSH."""
     if not wanted:
         return []
-    return ["python3-venv", *(["git"] if any(app["source"]["git"] for app in wanted) else [])]
+    repositories = [app["source"]["git"] for app in wanted if app["source"]["git"]]
+    over_ssh = any(apps.is_over_ssh(url) for url in repositories)
+    return ["python3-venv", "ca-certificates", *(["git"] if repositories else []), *(["openssh-client"] if over_ssh else [])]
 
 
 def _reasons(order: dict[str, t.Any], environment: str, credentials: str, state: dict[str, t.Any]) -> list[str]:
@@ -155,6 +173,8 @@ def _reasons(order: dict[str, t.Any], environment: str, credentials: str, state:
         found.append("another environment")
     if state["credentials"] != digest(credentials):
         found.append("other credentials")
+    if not state["environment_works"]:
+        found.append("its environment lost its Python")
     if not state["runs"]:
         found.append("it does not run, or not from boot on")
     if state["owes"] and order["after_traffic"]:

@@ -34,6 +34,8 @@ TOOL = "/usr/local/sbin/portico-certificates"
 
 APPS = "/srv/portico"
 APP_SETTINGS = "/etc/portico/apps"
+UV = "/opt/portico/uv"
+"""The program that makes environments, where the host has none of its own: one folder a version."""
 SOCKETS = "/run/portico"
 UNITS = "/etc/systemd/system"
 LOCKS = "/run/lock"

@@ -22,7 +22,7 @@ SETTINGS = "settings.json"
 OWES = "after_traffic"
 """Is there while a release's commands after traffic have not all been run."""
 
-_RECORDED = ("files", "health", "static", "switch", "hook_seconds", "keep", "python", "gunicorn", "requirements", "shared", "companions", "worker_class", "network")
+_RECORDED = ("files", "health", "static", "switch", "hook_seconds", "keep", "python", "gunicorn", "requirements", "shared", "companions", "worker_class", "network") + ("installer", "index", "package", "version", "wheel", "fingerprint")
 _LEAST_ROOM = 64 * 1024 * 1024
 """What a first release is taken to need, where nothing is known of it."""
 
@@ -124,9 +124,10 @@ class Releases:
         :param slot: where it will run, whose environment its commands have.
         :raises StepError: naming the step.
         """
-        if self.is_complete(release):
-            return
         folder = self.path(release)
+        if self.is_complete(release):
+            self.environments.repair(folder)
+            return
         # What lies there otherwise is what an interrupted run had made so far.
         shutil.rmtree(folder, ignore_errors=True)
         source = f"{folder}/source"
@@ -175,7 +176,8 @@ class Releases:
             os.chmod(path, 0o751)
             for part in folder.split("/"):
                 path = f"{path}/{part}"
-                if not os.path.isdir(path):
+                # A link made by the app would have root open what it leads to.
+                if os.path.islink(path) or not os.path.isdir(path):
                     raise self.steps.error("sealing its source", f"the static folder {folder} is not there. Does a command of before_traffic make it?")
                 os.chmod(path, 0o751)
             self.steps.step("opening its static files", ["chmod", "--recursive", "o=rX", path])

@@ -37,7 +37,8 @@ options:
         required: true
       source:
         description:
-          - Where the app comes from; either O(apps[].source.path) or O(apps[].source.git).
+          - Where the app comes from. One of O(apps[].source.path), O(apps[].source.git), O(apps[].source.archive) and
+            O(apps[].source.package).
           - Needed unless O(apps[].state=absent).
         type: dict
         suboptions:
@@ -48,10 +49,43 @@ options:
                 stays behind.
             type: str
           git:
-            description: The URL of a git repository that the host can read.
+            description:
+              - The URL of a git repository that the host can read. It may name a user, and never a password or a token;
+                these go to O(apps[].source.token).
+              - Submodules and files of Git LFS are not fetched.
+            type: str
+          archive:
+            description:
+              - A file on the controller, absolute or beside the playbook, whose name ends in V(.tar.gz), V(.tgz), V(.tar.bz2),
+                V(.tar.xz), V(.zip) or V(.whl).
+              - A single folder at the top of an archive is left out. An archive with a device, a path or a link that leads
+                outside is refused.
+              - A wheel is installed into the environment, and the source is an empty folder.
+            type: str
+          package:
+            description:
+              - The name of a package on the index, with extras if it has any, as V(shop[postgres]). It is installed into the
+                environment, and the source is an empty folder.
             type: str
           version:
-            description: With O(apps[].source.git), the branch, tag or full commit to deploy.
+            description:
+              - With O(apps[].source.git), the branch, tag or full commit to deploy.
+              - With O(apps[].source.package), the exact version, as V(4.2.1).
+            type: str
+          key:
+            description:
+              - With a repository over SSH, the text of the private key that opens it, such as a deploy key; one without a
+                passphrase.
+              - If not given, the key and the SSH settings of the host's root are used.
+            type: str
+          token:
+            description: With a repository over C(https), the token or password that opens it. The host never writes it to a file.
+            type: str
+          known_hosts:
+            description:
+              - With a repository over SSH, the lines of the server in the form of C(known_hosts), as C(ssh-keyscan) prints
+                them. Compare them with what the server's owner publishes.
+              - If not given, the host's own files are asked. A server whose key is in neither is refused, never taken at its word.
             type: str
       app:
         description:
@@ -66,9 +100,34 @@ options:
         type: dict
         default: {}
       requirements:
-        description: The requirements file inside the source. gunicorn is added where it does not name it.
+        description:
+          - The file inside the source that says what the environment is made of, which is a requirements file, a
+            C(pyproject.toml) or a C(uv.lock) with its C(pyproject.toml) beside it. gunicorn is added where it is not named.
+          - If not given, it is the first of these that the source has at its top, C(uv.lock), C(requirements.txt), C(pyproject.toml).
+          - Files that a requirements file includes are part of it. If one of its packages has a hash, all must have one.
         type: str
-        default: requirements.txt
+      index:
+        description: The package index to use in place of the host's own.
+        type: dict
+        suboptions:
+          url:
+            description: Its URL, without user and password, as V(https://pypi.example.com/simple/).
+            type: str
+            required: true
+          user:
+            description: Who asks.
+            type: str
+          password:
+            description: The user's password, or a token. It reaches the build alone, and is not kept.
+            type: str
+      installer:
+        description:
+          - What makes the environment. V(auto) takes V(uv) where it can be had, and otherwise V(pip); the former is needed
+            for a C(uv.lock).
+          - C(uv) is the host's own, or else one version of its wheel from the host's index, in C(/opt/portico/uv).
+        type: str
+        choices: [auto, pip, uv]
+        default: auto
       python:
         description: The Python on the host that the virtual environment is made with.
         type: str
@@ -335,6 +394,24 @@ EXAMPLES = r"""
   portico.web.gunicorn_deploy:
     apps:
       - {name: blog, state: absent}
+
+- name: Deploy a private repository with a deploy key, a package, and an archive that a build has left on the controller
+  portico.web.gunicorn_deploy:
+    apps:
+      - name: intra
+        source:
+          git: git@git.example.com:team/intra.git
+          version: v2.0.1
+          key: "{{ vault_intra_deploy_key }}"
+          known_hosts: "{{ lookup('ansible.builtin.file', 'git.example.com.known_hosts') }}"
+        app: intra.wsgi:application
+      - name: wiki
+        source: {package: "wiki[postgres]", version: 4.2.1}
+        app: wiki:create_app()
+        index: {url: "https://pypi.example.com/simple/", user: deploy, password: "{{ vault_index_password }}"}
+      - name: news
+        source: {archive: dist/news-1.7.tar.gz}
+        app: news:app
 """
 
 RETURN = r"""

@@ -44,6 +44,10 @@ options:
     description: Who runs this, for those who have to wait.
     type: str
     default: somebody
+  secrets:
+    description: By app, what opens its repository (C(key), C(token)) and its index (C(password)).
+    type: dict
+    default: {}
 attributes:
   check_mode:
     support: full
@@ -149,6 +153,7 @@ class App:
         slot, release = self.slots.live(), self.live_release()
         return {
             "python": self.environments.python_version(),
+            "environment_works": slot is None or self.environments.works(f"{self.home}/slots/{slot}/release/environment"),
             "commit": commit,
             "git_says": says,
             "release": release,
@@ -431,10 +436,15 @@ class App:
             self.steps.step("reading its units", ["systemctl", "daemon-reload"])
 
 
+def _whole(module: AnsibleModule, order: Order) -> Order:
+    """Return an order with what opens its repository and its index."""
+    return {**order, "secrets": module.params["secrets"].get(order["name"], {})}
+
+
 def _deploy(module: AnsibleModule) -> dict[str, t.Any]:
     done: dict[str, t.Any] = {}
     for order in module.params["apps"]:
-        app = App(module, order)
+        app = App(module, _whole(module, order))
         with app.alone(module.params["holder"]) as lock:
             if order.get("state") == "absent":
                 app.removal.remove(order["data"] == "removed")
@@ -478,13 +488,14 @@ def main() -> None:
             "environments": {"type": "dict", "default": {}, "no_log": True},
             "credentials": {"type": "dict", "default": {}, "no_log": True},
             "packages": {"type": "list", "elements": "str", "default": []},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
             "holder": {"type": "str", "default": "somebody"},
         },
         supports_check_mode=True,
     )
     try:
         if module.params["state"] == "asked":
-            states = {order["name"]: App(module, order).read() for order in module.params["apps"]}
+            states = {order["name"]: App(module, _whole(module, order)).read() for order in module.params["apps"]}
             module.exit_json(changed=False, missing=packages.missing(module, module.params["packages"]), apps=states)
         if module.params["state"] == "rolled_back":
             module.exit_json(**_roll_back(module))

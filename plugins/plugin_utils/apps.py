@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import json
 import os
@@ -15,10 +17,11 @@ import typing as t
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ansible_collections.portico.web.plugins.module_utils import layout
+from ansible_collections.portico.web.plugins.module_utils import archives, layout, requirements
 from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, PorticoError, did_you_mean, problem
 
@@ -42,7 +45,8 @@ def normalise_apps(apps: object, variable: str = "gunicorn_apps") -> list[Entry]
     :raises PorticoError: at the first mistake; it shows no value of an environment and no credential.
     """
     described = entries.options("gunicorn_deploy", "apps")
-    complete = entries.normalise(variable, apps, described, _FORMATS, secret=["environment", "credentials"])
+    _refuse_passwords_in_urls(variable, apps)
+    complete = entries.normalise(variable, apps, described, _FORMATS, secret=["environment", "credentials", "source.key", "source.token", "index.password"])
     for app in complete:
         if app["state"] == "absent":
             continue
@@ -50,6 +54,7 @@ def normalise_apps(apps: object, variable: str = "gunicorn_apps") -> list[Entry]
             if app[key] is None:
                 raise problem(variable, app["name"], key, HIDDEN, "is missing. Every entry needs it.")
         _check_source(variable, app)
+        _check_requirements(variable, app)
         _check_shared(variable, app)
         _check_processes(variable, app)
     _refuse_shared_units(variable, complete)
@@ -83,20 +88,74 @@ def app_at(apps: object, name: str, version: str | None, path: str | None, archi
 
 
 def check_folders(apps: list[Entry], resolve: Callable[[str], str], variable: str = "gunicorn_apps") -> None:
-    """Refuse a source folder that the controller does not have, or that lacks its requirements.
+    """Refuse a source that the controller does not have, that must not be unpacked, or that lacks its requirements.
 
     :param resolve: makes a path absolute that was written beside the playbook.
     """
     for app in present(apps):
-        path = app["source"]["path"]
-        if path is None:
-            continue
-        folder = resolve(path)
-        if not os.path.isdir(folder):
-            raise problem(variable, app["name"], "source.path", path, f"is not a folder on the controller (looked for {folder}).")
-        if not os.path.isfile(os.path.join(folder, app["requirements"])):
-            known = [each for each in os.listdir(folder) if each.endswith((".txt", ".in"))]
-            raise problem(variable, app["name"], "requirements", app["requirements"], f"is not a file in {folder}. {did_you_mean(app['requirements'], known)}")
+        if app["source"]["path"] is not None:
+            _check_folder(variable, app, resolve(app["source"]["path"]))
+        elif app["source"]["archive"] is not None:
+            _check_archive(variable, app, resolve(app["source"]["archive"]))
+
+
+def _check_folder(variable: str, app: Entry, folder: str) -> None:
+    if not os.path.isdir(folder):
+        raise problem(variable, app["name"], "source.path", app["source"]["path"], f"is not a folder on the controller (looked for {folder}).")
+    try:
+        requirements.read(folder, app["requirements"])
+    except (requirements.RequirementsError, OSError) as error:
+        raise problem(variable, app["name"], "requirements", HIDDEN, f"do not fit {folder}. {error}") from error
+
+
+def _check_archive(variable: str, app: Entry, path: str) -> None:
+    archive = app["source"]["archive"]
+    if not os.path.isfile(path):
+        raise problem(variable, app["name"], "source.archive", archive, f"is not a file on the controller (looked for {path}).")
+    try:
+        inside = archives.contents(path)
+    except archives.ArchiveError as error:
+        raise problem(variable, app["name"], "source.archive", archive, f"{error}. It is not unpacked.") from error
+    if archives.suffix(archive) == archives.WHEEL:
+        return
+    wanted = [app["requirements"]] if app["requirements"] else [requirements.LOCK, requirements.REQUIREMENTS, requirements.PROJECT]
+    if not inside & set(wanted):
+        known = ", ".join(sorted(each for each in inside if "/" not in each)[:8]) or "nothing"
+        raise problem(variable, app["name"], "requirements", app["requirements"] or HIDDEN, f"{'is' if app['requirements'] else 'are'} not in {archive}, which has at its top: {known}.")
+
+
+def fingerprint(source: Entry, resolve: Callable[[str], str]) -> str:
+    """Return the fingerprint of a source that is no repository."""
+    if source["path"] is not None:
+        return folder_digest(resolve(source["path"]))
+    if source["archive"] is not None:
+        total = hashlib.sha256()
+        with open(resolve(source["archive"]), "rb") as file:
+            while part := file.read(1 << 20):
+                total.update(part)
+        return total.hexdigest()
+    return f"{source['package']}=={source['version']}"
+
+
+def archive(source: Entry) -> Entry:
+    """Return what the host is told of an archive that comes later: nothing, how it is unpacked, or that it is a wheel of that name."""
+    wheel = source["archive"] is not None and archives.suffix(source["archive"]) == archives.WHEEL
+    return {
+        "archive": None,
+        "unpack": "folder" if source["path"] is not None else "archive" if source["archive"] is not None and not wheel else None,
+        "wheel": os.path.basename(source["archive"]) if wheel else None,
+    }
+
+
+def public_index(app: Entry) -> Entry | None:
+    """Return the index of an app without its password."""
+    return app["index"] and {key: app["index"][key] for key in ("url", "user")}
+
+
+def secrets(app: Entry, *names: str) -> dict[str, str]:
+    """Return what opens an app's repository and its index: C(key), C(token), C(password), those that are there."""
+    known = {"key": app["source"]["key"], "token": app["source"]["token"], "password": (app["index"] or {}).get("password")}
+    return {name: known[name] for name in names if known[name] is not None}
 
 
 def folder_digest(folder: str) -> str:
@@ -129,7 +188,8 @@ def release_id(app: Entry, source: str, python: str) -> str:
     :param source: the fingerprint of a folder, or a commit.
     :param python: the version of the host's Python.
     """
-    parts = [source, python, GUNICORN, app["requirements"], app["before_traffic"], sorted(app["static"].items()), sorted(app["shared"])]
+    index = app["index"]["url"] if app["index"] else None
+    parts = [source, python, GUNICORN, app["requirements"], index, app["before_traffic"], sorted(app["static"].items()), sorted(app["shared"])]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -207,17 +267,77 @@ def systemd_words(words: Iterable[str]) -> str:
     return " ".join('"' + re.sub(r'([\\"])', r"\\\1", word).replace("%", "%%").replace("$", "$$") + '"' for word in words)
 
 
+KINDS = ("path", "git", "archive", "package")
+
+
+def _refuse_passwords_in_urls(variable: str, apps: object) -> None:
+    """Refuse a URL with a password before anything else can be wrong with it and show it."""
+    for number, app in enumerate(apps if isinstance(apps, list) else [], start=1):
+        if not isinstance(app, dict):
+            continue
+        for key, inside, instead in (("source", "git", "source.token, and leave at most the user in the URL"), ("index", "url", "index.user and index.password")):
+            value = app[key].get(inside) if isinstance(app.get(key), dict) else None
+            login = re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)@", value) if isinstance(value, str) else None
+            if login and (":" in login[1] or _LIKE_A_TOKEN.match(login[1])):
+                name = app["name"] if isinstance(app.get("name"), str) else number
+                raise problem(variable, name, f"{key}.{inside}", HIDDEN, f"has a password in it, which others would come to see. Put it into {instead}.")
+
+
+# Tokens of GitHub, GitLab and others that people write in the place of a user; and anything as long as one.
+_LIKE_A_TOKEN = re.compile(r"gh[a-z]_|github_pat_|glpat-|gldt-|pypi-|.{48}", re.S)
+
+
 def _check_source(variable: str, app: Entry) -> None:
-    source = app["source"]
-    given = [key for key in ("path", "git") if source[key] is not None]
+    source, name = app["source"], app["name"]
+    given = [key for key in KINDS if source[key] is not None]
     if not given:
-        raise problem(variable, app["name"], "source.path or source.git", HIDDEN, "is missing. Say where the app comes from.")
-    if len(given) == 2:
-        raise problem(variable, app["name"], "source.path and source.git", HIDDEN, "are given together. Keep one of them.")
-    if given == ["git"] and source["version"] is None:
-        raise problem(variable, app["name"], "source.version", HIDDEN, "is missing. Name the branch, tag or commit to deploy.")
-    if given == ["path"] and source["version"] is not None:
-        raise problem(variable, app["name"], "source.version", source["version"], "has no meaning for a folder. Take it out.")
+        raise problem(variable, name, "source.path or source.git", HIDDEN, "is missing, and so are source.archive and source.package. Say where the app comes from.")
+    if len(given) > 1:
+        raise problem(variable, name, " and ".join(f"source.{key}" for key in given), HIDDEN, "are given together. Keep one of them.")
+    (kind,) = given
+    if kind == "git" and source["version"] is None:
+        raise problem(variable, name, "source.version", HIDDEN, "is missing. Name the branch, tag or commit to deploy.")
+    if kind == "package" and not re.fullmatch(_EXACT_VERSION, source["version"] or ""):
+        why = "is no exact version" if source["version"] else "is missing"
+        raise problem(variable, name, "source.version", source["version"] or HIDDEN, f"{why}. Name the one to install, such as 4.2.1, so that it is the same one tomorrow.")
+    if kind in ("path", "archive") and source["version"] is not None:
+        what = "a folder" if kind == "path" else "an archive"
+        raise problem(variable, name, "source.version", source["version"], f"has no meaning for {what}. Take it out.")
+    _check_credentials(variable, app, kind)
+
+
+def is_over_ssh(url: str) -> bool:
+    """Return whether the URL of a repository, which may have the form C(user@host:path), is one over SSH."""
+    return not re.match(r"(https?|git|file)://", url)
+
+
+def _check_credentials(variable: str, app: Entry, kind: str) -> None:
+    source, name = app["source"], app["name"]
+    url = source["git"] or ""
+    over_ssh = kind == "git" and is_over_ssh(url)
+    for key in ("key", "known_hosts"):
+        if source[key] is not None and not over_ssh:
+            instead = "Use source.token, or a URL such as ssh://git@git.example.com/team/shop.git." if url.startswith("https:") else "Take it out."
+            raise problem(variable, name, f"source.{key}", HIDDEN, f"has a meaning for a git repository over SSH alone. {instead}")
+    if source["token"] is not None and not url.startswith("https://"):
+        why = "would cross the network for all to read over http://. Use https://." if url.startswith("http:") else "has a meaning for a git repository over https:// alone."
+        raise problem(variable, name, "source.token", HIDDEN, f"{why} {'With SSH, use source.key.' if over_ssh else 'Otherwise take it out.'}")
+    index = app["index"]
+    if index and index["password"] is not None:
+        if index["user"] is None:
+            raise problem(variable, name, "index.user", HIDDEN, "is missing beside index.password. Name the user; for a token, many servers want __token__.")
+        if not index["url"].startswith("https://"):
+            raise problem(variable, name, "index.password", HIDDEN, "would cross the network for all to read. Let index.url begin with https://.")
+
+
+def _check_requirements(variable: str, app: Entry) -> None:
+    asked = app["requirements"]
+    if asked is None:
+        return
+    if app["source"]["package"] or archives.suffix(app["source"]["archive"] or "") == archives.WHEEL:
+        raise problem(variable, app["name"], "requirements", asked, "has no meaning for a package or a wheel, which brings its own. Take it out.")
+    if os.path.basename(asked) == requirements.LOCK and app["installer"] == "pip":
+        raise problem(variable, app["name"], "installer", "pip", f"does not understand {asked}. Write auto or uv, or name another file of requirements.")
 
 
 def _check_shared(variable: str, app: Entry) -> None:
@@ -399,8 +519,74 @@ def _repository(value: str) -> str:
 
 
 def _version(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*", value) or ".." in value:
-        raise ValueError("is not a branch, tag or commit.")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/+!-]*", value) or ".." in value:
+        raise ValueError("is not a branch, tag, commit or version.")
+    return value
+
+
+_EXACT_VERSION = r"([0-9]+!)?[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?(\+[A-Za-z0-9]+([._-][A-Za-z0-9]+)*)?"
+"""The normal form of a version of a package (PEP 440)."""
+
+
+def _archive(value: str) -> str:
+    formats.printable(value)
+    kind = archives.suffix(os.path.basename(value))
+    if kind is None:
+        raise ValueError(f"has no suffix by which its kind is known. Give it one of {', '.join(archives.SUFFIXES)} and {archives.WHEEL}.")
+    if kind == archives.WHEEL and not re.fullmatch(r"[A-Za-z0-9_.]+-[A-Za-z0-9_.!+]+(-[0-9][A-Za-z0-9_.]*)?-[A-Za-z0-9_.]+-[A-Za-z0-9_.]+-[A-Za-z0-9_.]+\.whl", os.path.basename(value)):
+        raise ValueError("is not named as wheels are. Keep the name that the build gave it, such as shop-1.0-py3-none-any.whl.")
+    return value
+
+
+def _package(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9][A-Za-z0-9._-]*(, ?[A-Za-z0-9][A-Za-z0-9._-]*)*\])?", value):
+        raise ValueError("is not the name of a package, with its extras in brackets if it has any. Its version goes to source.version.")
+    return value
+
+
+def _key(value: str) -> str:
+    text = value.replace("\r\n", "\n").strip() + "\n"
+    found = re.fullmatch(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----\n(.*)\n-----END \1-----\n", text, re.S)
+    if not found:
+        raise ValueError("is not the text of a private key. Give all of it, from -----BEGIN to -----END, with its line ends, as a block (key: |).")
+    if "ENCRYPTED" in found[1] + found[2] or _is_locked(found[2]):
+        raise ValueError("is locked with a passphrase, which nobody is there to type. Make a deploy key without one.")
+    return text
+
+
+def _is_locked(body: str) -> bool:
+    """Return whether OpenSSH's form of a key names a cipher (PROTOCOL.key in its sources)."""
+    try:
+        content = base64.b64decode(body, validate=False)
+    except binascii.Error:
+        return False
+    magic = b"openssh-key-v1\0"
+    return content.startswith(magic) and content[len(magic) : len(magic) + 8] != b"\0\0\0\4none"
+
+
+def _secret(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]{8,}", value):
+        raise ValueError("is not a token or password of a server: these have 8 printable ASCII characters or more, and no spaces.")
+    return value
+
+
+def _known_hosts(value: str) -> str:
+    lines = [line.strip() for line in value.splitlines() if line.strip() and not line.strip().startswith("#")]
+    if not lines or not all(re.fullmatch(r"(@[a-z-]+ +)?\S+ +[a-z][a-z0-9@.-]+ +[A-Za-z0-9+/=]{32,}( .*)?", line) for line in lines):
+        raise ValueError("is not the text of a known_hosts file. Give the lines that ssh-keyscan prints for the server.")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _index(value: str) -> str:
+    formats.printable(value)
+    if not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+(/[^\s?#\"\\]*)?", value) or not urlsplit(value).hostname:
+        raise ValueError("is not the URL of a package index. Write https://host/path, such as https://pypi.example.com/simple/.")
+    return value
+
+
+def _user(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x39\x3b-\x7e]+", value):
+        raise ValueError("is not a user of a server. Use printable ASCII characters, no colon and no space.")
     return value
 
 
@@ -408,6 +594,14 @@ _FORMATS: Mapping[str, entries.Format] = {
     "name": _name,
     "source.git": _repository,
     "source.version": _version,
+    "source.archive": _archive,
+    "source.package": _package,
+    "source.key": _key,
+    "source.token": _secret,
+    "source.known_hosts": _known_hosts,
+    "index.url": _index,
+    "index.user": _user,
+    "index.password": _secret,
     "app": _callable,
     "static": _static,
     "requirements": formats.relative_path,

@@ -57,7 +57,7 @@ def test_a_version_is_checked_before_the_host_is_touched(play, tmp_path):
     run = play("deploy.yml", app="shop", version="", result="result.json")
     assert run.returncode != 0 and "UNREACHABLE" not in run.stdout, run.stdout
     (error,) = {host["error"] for host in json.loads((tmp_path / "result.json").read_text())["hosts"]}
-    assert 'gunicorn_apps, entry "shop", key "source.version": "" is not a branch, tag or commit.' in error
+    assert 'gunicorn_apps, entry "shop", key "source.version": "" is not a branch, tag, commit or version.' in error
 
 
 def test_a_host_that_is_not_reached_is_reported_and_fails(play, tmp_path):
@@ -119,7 +119,7 @@ def state(**more):
     (app,) = apps.normalise_apps([APP | {"after_traffic": ["warm"]}])
     texts = apps.host_files(app, "www-data")
     release = apps.release_id(app, COMMIT, "3.13.5")
-    as_it_is = {"python": "3.13.5", "commit": COMMIT, "git_says": "", "release": release, "texts": texts, "environment": digest(""), "credentials": digest("{}"), "systemd": None, "runs": True, "owes": False, "live": LIVE}
+    as_it_is = {"python": "3.13.5", "commit": COMMIT, "git_says": "", "release": release, "texts": texts, "environment": digest(""), "credentials": digest("{}"), "systemd": None, "environment_works": True, "runs": True, "owes": False, "live": LIVE}
     return {"missing": [], "apps": {"shop": {**as_it_is, **more}}}
 
 
@@ -142,7 +142,7 @@ def test_what_is_owed_alone_moves_nothing(more, alone):
 
 
 def test_a_release_is_recorded_without_who_may_read_its_repository():
-    app = APP | {"source": {"git": "https://ann:hunter2x@git.example.com/shop.git", "version": "v1"}}
+    app = APP | {"source": {"git": "https://hunter2x@git.example.com/shop.git", "version": "v1"}}
     host = Answers(gunicorn_deploy.ActionModule, asked=state(), deployed={"apps": {"shop": LIVE}})
     host.act(apps=[app | {"workers": 9}])
     provenance = host.asked["deployed"]["apps"][0]["provenance"]

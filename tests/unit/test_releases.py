@@ -60,6 +60,10 @@ class Host:
             argv = argv[argv.index("--") + 1 :]
         if argv[0] == "systemctl":
             return self.systemctl([each for each in argv[1:] if each != "--quiet"])
+        if argv[0] == "systemd-run" and any(each.endswith("-build") for each in argv):
+            if "venv" in argv:
+                self._make_environment(Path(argv[-1]))
+            return 0, "", ""
         if argv[0] == "systemd-run":
             return (*self.hook, "")
         if argv[0] == "useradd":
@@ -101,6 +105,16 @@ class Host:
                 self.enabled.discard(unit)
         self.seen_running.append({each for each in self.active if each.endswith(".service") and "@" in each})
         return 0, "", ""
+
+    @staticmethod
+    def _make_environment(folder: Path) -> None:
+        (folder / "bin").mkdir()
+        (folder / "bin/python").symlink_to("/bin/true")
+        (folder / "pyvenv.cfg").write_text("version = 3.13.5\n")
+
+    def hooks(self) -> list[list[str]]:
+        """The commands of the app itself that were run once."""
+        return [argv for argv in self.ran if argv[0] == "systemd-run" and not any(each.endswith("-build") for each in argv)]
 
     def release_in(self, unit: str) -> str:
         slot = re.search(r"@(\w)\.", unit)
@@ -190,6 +204,14 @@ def order(source):
             "health": {},
             "owes_only": False,
             "companions": [],
+            "unpack": "folder",
+            "wheel": None,
+            "package": None,
+            "index": None,
+            "installer": "pip",
+            "known_hosts": None,
+            "fingerprint": release,
+            "secrets": {},
             "worker_class": "gthread",
             "network": "all",
             "provenance": {"source": "shop", "version": f"v-{release}", "revision": release * 2, "who": "ann@desk", "python": "3.13.5", "collection": "0.1.0"},
@@ -306,7 +328,7 @@ def test_a_full_disk_leaves_the_old_release_and_nothing_of_the_new(host, order, 
 
 def test_a_command_is_confined_and_its_time_is_limited(host, order):
     deploy(host, order("r1", before_traffic=["sh -c 'echo $HOME'"], hook_seconds=7))
-    (command,) = [each for each in host.ran if each[0] == "systemd-run"]
+    (command,) = host.hooks()
     assert "--property=RuntimeMaxSec=7" in command and "--property=User=portico-shop" in command and "--property=Type=notify" not in command
     assert command[-3:] == ["sh", "-c", "echo $$HOME"]
 
