@@ -42,7 +42,7 @@ def test_django_has_its_database_migrated_and_its_static_files_served(apps, some
     assert someone.get(f"{site}/api/erratum/").status == 200
     wrong = Form(page.text).fields | {"username": "nobody", "password": "wrong"}
     answer = someone.post(f"{site}/login/", wrong, Origin=site, Referer=f"{site}/login/")
-    assert answer.status == 200 and "correct username and password" in answer.text, answer
+    assert answer.status == 200 and "Please try again" in answer.text, answer
 
 
 def test_celery_does_the_job_that_the_site_asked_for(apps, someone):
