@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import secrets
 import socket
 import ssl
 import time
@@ -64,7 +65,7 @@ def test_celery_does_the_job_that_the_site_asked_for(apps, someone):
 def test_flask_keeps_what_is_posted(apps, someone):
     site = f"https://{apps.site('money')}"
     form = Form(someone.get(f"{site}/create").text).fields
-    form |= {"name": "A trip", "id": "a-trip", "password": "together", "contact_email": "a@example.org"}
+    form |= {"name": "A trip", "id": f"trip-{secrets.token_hex(4)}", "password": "together", "contact_email": "a@example.org"}
     answer = someone.post(f"{site}/create", form, Referer=f"{site}/create")
     assert answer.status == 302, answer
     page = someone.get(answer.headers["Location"] if "://" in answer.headers["Location"] else site + answer.headers["Location"])
