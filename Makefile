@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
 # Each of the long ones takes as long as all of these together: `make test-all` has them.
-SCENARIOS := default deploys certificates installed published strangers trouble
+SCENARIOS := default deploys apps certificates installed published strangers trouble
 LONG_SCENARIOS := renewal faults
 
 .PHONY: help
