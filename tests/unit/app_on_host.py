@@ -21,7 +21,8 @@ class Module:
     def get_bin_path(self, name: str) -> str | None:
         return shutil.which(name)
 
-    def run_command(self, command: Sequence[str], cwd: str | None = None, data: str | None = None, environ_update: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    def run_command(self, command: Sequence[str], cwd: str | None = None, data: str | None = None, environ_update: Mapping[str, str] | None = None, expand_user_and_vars: bool = True) -> tuple[int, str, str]:
+        assert not expand_user_and_vars, command
         command, variables = list(command), dict(environ_update or {})
         self.ran.append(command)
         if command[0] in ("systemctl", "chown"):

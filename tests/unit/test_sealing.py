@@ -20,7 +20,7 @@ def seal(tmp_path):
 
     def seal(*static):
         _steps, module = app_on_host.steps()
-        App(module, {"name": "shop", "static": list(static), "python": "/usr/bin/python3"})._seal(str(source))
+        App(module, {"name": "shop", "static": list(static), "python": "/usr/bin/python3"}).releases._seal(str(source))
         return source
 
     return seal
