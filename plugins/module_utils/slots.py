@@ -70,8 +70,7 @@ class Slots:
     def retire(self, slot: str) -> None:
         """Stop a slot that was live, when it has nothing in hand any more."""
         self.steps.run(["systemctl", "disable", "--quiet", *self.units(slot)])
-        # Who looked it up before the link was moved may not have connected yet, which nobody can see from here.
-        time.sleep(SECONDS_TO_DRAIN)
+        time.sleep(SECONDS_TO_DRAIN)  # for who looked the link up before it was moved and has not connected yet, which nobody can see
         self.stop(slot)
 
     def stop(self, slot: str) -> None:

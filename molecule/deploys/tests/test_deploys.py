@@ -54,7 +54,7 @@ BAD = {
         "/ was answered 500",
     ),
     "it hangs": (
-        {"wsgi": "import time\n\ndef application(environ, start_response):\n    time.sleep(3600)\n"},
+        {"wsgi": "import threading\n\ndef application(environ, start_response):\n    threading.Event().wait()\n"},
         {"health": {"seconds": 3}},
         "its health check",
         "gave no answer within",
