@@ -12,8 +12,8 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
 # Each of the long ones takes as long as all of these together: `make test-all` has them.
-SCENARIOS := default deploys certificates installed published strangers trouble
-LONG_SCENARIOS := renewal faults
+SCENARIOS := default deploys apps certificates installed published strangers trouble
+LONG_SCENARIOS := processes renewal faults
 
 .PHONY: help
 help: ## list the commands
@@ -35,7 +35,7 @@ test: environment ## every check that a change must pass: lint, unit, molecule
 
 .PHONY: test-all
 test-all: test ## the same, and whatever takes long
-	@PORTICO_HOSTILE_VALUES=10000 pytest tests/unit/test_injection.py
+	@PORTICO_HOSTILE_VALUES=10000 pytest tests/unit/test_injection.py tests/unit/test_app_injection.py
 	@for scenario in $(LONG_SCENARIOS); do \
 	  PORTICO_ALL_FAULTS=1 tools/alone molecule test --scenario-name "$$scenario" --no-command-borders || exit 1; done
 

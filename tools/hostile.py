@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 PIECES = [
@@ -71,17 +71,21 @@ def harmless(key: str) -> str:
     return value[1] if isinstance(value, list) else value
 
 
-def values(seed: int, count: int, keys: list[str]) -> Iterator[tuple[str, str]]:
-    """Walk pairs of a key and a hostile value; every key in turn."""
+def values(seed: int, count: int, keys: list[str], right: Callable[[str], str] = harmless, pieces: Sequence[str] = PIECES) -> Iterator[tuple[str, str]]:
+    """Walk pairs of a key and a hostile value; every key in turn.
+
+    :param right: returns a value of a key that is right, from which the hostile ones are made.
+    :param pieces: what they are made with.
+    """
     chance = random.Random(seed)
     for number in range(count):
         key = keys[number % len(keys)]
-        yield key, _value(chance, harmless(key))
+        yield key, _value(chance, right(key), pieces)
 
 
-def _value(chance: random.Random, right: str) -> str:
+def _value(chance: random.Random, right: str, all_pieces: Sequence[str]) -> str:
     kind = chance.random()
-    pieces = "".join(chance.choice(PIECES) for _ in range(chance.randint(1, 5)))
+    pieces = "".join(chance.choice(all_pieces) for _ in range(chance.randint(1, 5)))
     if kind < 0.35:
         at = chance.randint(0, len(right))
         return right[:at] + pieces + right[at:]

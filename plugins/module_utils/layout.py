@@ -34,7 +34,11 @@ TOOL = "/usr/local/sbin/portico-certificates"
 
 APPS = "/srv/portico"
 APP_SETTINGS = "/etc/portico/apps"
+UV = "/opt/portico/uv"
+"""The program that makes environments, where the host has none of its own: one folder a version."""
 SOCKETS = "/run/portico"
+UNITS = "/etc/systemd/system"
+LOCKS = "/run/lock"
 
 ACME_CA_BUNDLE = "/etc/portico/acme-ca.pem"
 
@@ -68,8 +72,13 @@ server {{
 """
 
 
+COMPANION_MARK = "# A companion of the app "
+
 APP_SLOTS = ("a", "b")
 """Two places to run a release in. One of them is live, and the next release is started in the other."""
+
+APP_QUEUE = "queue"
+"""Stands beside the slots while visitors wait for one of them: nothing runs in it."""
 
 
 def app_home(name: str) -> str:
@@ -100,14 +109,44 @@ def slot_settings(name: str, slot: str) -> str:
     return f"{APP_SETTINGS}/{name}/{slot}"
 
 
+def slot_credentials(name: str, slot: str) -> str:
+    """Return the folder with a slot's credentials, a file for each."""
+    return f"{slot_settings(name, slot)}.credentials"
+
+
+def companion_unit(name: str, companion: str) -> str:
+    """Return the name, without slot and suffix, of a companion's unit."""
+    return f"{app_unit(name)}-{companion}"
+
+
+def companion_marker(name: str) -> str:
+    """Return the line by which a companion's unit is known as one of this app: by its name it could be one of another."""
+    return f"{COMPANION_MARK}{name}.\n"
+
+
 def app_unit(name: str) -> str:
     """Return the name, without slot and suffix, of the app's units; its user and group are called the same."""
     return f"portico-{name}"
 
 
+def app_comment(name: str) -> str:
+    """Return what /etc/passwd says of an app's user, by which we know that it is ours."""
+    return f"The app {name}, by portico.web"
+
+
 def app_state(name: str) -> str:
     """Return the state directory of an app relative to /var/lib, as systemd's StateDirectory= wants it."""
     return f"portico/apps/{name}"
+
+
+def app_data(name: str) -> str:
+    """Return the state directory of an app: the one place where it writes, and what outlives its releases."""
+    return f"{STATE}/apps/{name}"
+
+
+def app_lock(name: str) -> str:
+    """Return the file that a run locks while it changes an app."""
+    return f"{LOCKS}/portico-app-{name}.lock"
 
 
 def certificate_link(name: str) -> str:

@@ -52,11 +52,14 @@ options:
         description:
           - The name of an app of O(apps) that answers, at the path C(/).
           - Its static folders are served by nginx itself.
+          - Websockets are led on to it, and no other protocol. nginx waits 60 seconds for its next word, or longer where the app's
+            own C(timeout) is. C(proxy_read_timeout) in an C(extra_config) says something else.
         type: str
       proxy:
         description:
           - The URL of an HTTP server that answers, such as V(http://127.0.0.1:8000).
           - A path in the URL replaces the location's path, as nginx's own C(proxy_pass) does it.
+          - Websockets are led on to it, as to an O(sites[].app).
         type: str
       root:
         description: An absolute path on the host. nginx serves the files below it.

@@ -4,12 +4,26 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import typing as t
 from collections.abc import Callable
+from pathlib import Path
 
 from ansible.errors import AnsibleError
+from ansible.module_utils.common.yaml import yaml_load
 
 ReadText = Callable[[str], str]
+
+
+@functools.lru_cache(maxsize=1)
+def collection_version() -> str:
+    """Return the version of this collection: an installed one has a manifest, a checkout what the manifest is made of."""
+    root = Path(__file__).parents[2]
+    manifest = root / "MANIFEST.json"
+    if manifest.is_file():
+        return json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"]
+    return str(yaml_load((root / "galaxy.yml").read_text(encoding="utf-8"))["version"])
 
 
 def reader(loader: t.Any) -> ReadText:

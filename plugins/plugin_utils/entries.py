@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import re
 import typing as t
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -22,6 +23,10 @@ HIDDEN = object()
 """Given to L(problem) in place of a value that must not be shown."""
 
 _LONGEST_VALUE = 80
+_MOST_DIGITS = 4000
+"""Python itself refuses to write down, and to read, a number with some more (sys.set_int_max_str_digits)."""
+_WORDS_OF_SECRETS = ("auth", "cred", "env", "key", "pass", "pwd", "secret", "token")
+"""What people call a key beside which there are secrets."""
 _WORDS_FOR_TRUE = ("true", "yes", "on")
 _WORDS_FOR_FALSE = ("false", "no", "off")
 
@@ -107,11 +112,20 @@ def shown(value: object) -> str:
 
     A private key is not shown, wherever somebody may have put it.
     """
-    written = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        written = json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:
+        # A number of thousands of digits, which Python does not write down.
+        return _kind(value)
     if "PRIVATE KEY-----" in written:
         return "a private key"
-    text = "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in written)
+    text = visible(written)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+
+
+def visible(text: str) -> str:
+    """Return a text whole, with the names of signs that nobody sees, and that could do something to a terminal."""
+    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -185,7 +199,8 @@ class _Walk:
         for key in given:
             if key not in described:
                 why = f"is given to a key that does not exist. {did_you_mean(str(key), described)}"
-                raise self._problem(f"{prefix}{key}", HIDDEN if self._may_be_secret(prefix, str(key), described) else given[key], why)
+                hidden = isinstance(given[key], (dict, list)) or self._may_be_secret(prefix, str(key), described)
+                raise self._problem(f"{prefix}{key}", HIDDEN if hidden else given[key], why)
         return {str(key): self._value(prefix + key, given.get(key), option) for key, option in described.items()}
 
     def _value(self, key: str, value: object, option: Mapping[str, t.Any]) -> t.Any:
@@ -226,6 +241,8 @@ class _Walk:
                 return value is True or word in _WORDS_FOR_TRUE
             raise self._problem(key, value, "is neither true nor false. Write one of the two, without quotes.")
         if kind == "int":
+            if (isinstance(value, int) and abs(value) >= 10**_MOST_DIGITS) or (isinstance(value, str) and value.isdigit() and len(value) > _MOST_DIGITS):
+                raise self._problem(key, HIDDEN, "is a number beyond all use. Write a smaller one.")
             if isinstance(value, int) and not isinstance(value, bool):
                 return int(value)
             if isinstance(value, str) and value.isascii() and value.isdigit():
@@ -254,7 +271,8 @@ class _Walk:
     def _may_be_secret(self, prefix: str, key: str, described: Options) -> bool:
         """Return whether an unknown key may be a secret's, misspelt or with something around it (C(kye), C(private_key))."""
         known = [each for each in described if self._is_secret(f"{prefix}{each}")]
-        return any(each in key.lower() for each in known) or nearest(key, described) in known
+        words = (*known, *_WORDS_OF_SECRETS) if known else ()
+        return any(each in key.lower() for each in words) or nearest(key, described) in known
 
 
 def _refuse_twins(variable: str, entries: list[dict[str, t.Any]]) -> None:
@@ -268,10 +286,7 @@ def _refuse_twins(variable: str, entries: list[dict[str, t.Any]]) -> None:
 
 def _unnumbered(key: str) -> str:
     """Return a dotted key without the places of list elements: C(locations[2].path) -> C(locations.path)."""
-    while "[" in key:
-        before, after = key.split("[", 1)
-        key = before + after.split("]", 1)[1]
-    return key
+    return re.sub(r"\[[0-9]+\]", "", key)
 
 
 def _plain(value: t.Any) -> t.Any:

@@ -18,7 +18,11 @@ from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN,
 _ANSWERS = ("app", "proxy", "root", "redirect")
 """What a location can do. A site that does one thing only may say it without a list of locations."""
 
+_NGINX_WAITS = 60
+"""For so many seconds nginx waits for the next word of an answer, unless it is told otherwise (proxy_read_timeout)."""
 
+_SECONDS_MORE = 5
+"""gunicorn looks from time to time whether a worker's time is up. It is to end it first, and say so in its log."""
 
 def normalise_sites(sites: object, apps: Sequence[Mapping[str, t.Any]] | None, variable: str = "nginx_sites") -> list[Entry]:
     """Return the sites complete and checked.
@@ -26,12 +30,12 @@ def normalise_sites(sites: object, apps: Sequence[Mapping[str, t.Any]] | None, v
     :param apps: the complete apps that a site may name; None where they are not known and not asked about.
     :returns: for each site: name, server_names, canonical, aliases, tls, certificate, issuer, and locations, a list
         whose elements have path, does (C(app), C(proxy), C(root), C(redirect) or C(static)), target, rest,
-        extra_config and adds_header; extra_config and template, each text or None.
+        extra_config, adds_header and waits (seconds, or None for nginx's own); extra_config and template, each text or None.
     :raises PorticoError: at the first mistake.
     """
     described = entries.options("nginx_publish", "sites")
     complete = entries.normalise(variable, sites, described, _FORMATS)
-    known = None if apps is None else {app["name"]: app for app in apps}
+    known = None if apps is None else {app["name"]: app for app in apps if app.get("state") != "absent"}
     normalised = [_site(variable, site, known) for site in complete]
     _refuse_shared_names(variable, normalised)
     _refuse_two_issuers(variable, normalised)
@@ -130,11 +134,13 @@ def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | 
             key, value, why = _one_answer(answers, _ANSWERS)
             raise mistake(prefix + key, value, why)
         does, target = answers[0], location[answers[0]]
+        waits = None
         if does == "app" and apps is not None:
             if target not in apps:
                 raise mistake(f"{prefix}app", target, f"is not an app of gunicorn_apps. {did_you_mean(target, apps)}")
             locations.extend(_static_locations(apps[target], location["path"]))
-        locations.append(_location(location["path"], does, target, location.get("extra_config")))
+            waits = _waits(apps[target], site["extra_config"], location.get("extra_config"))
+        locations.append(_location(location["path"], does, target, location.get("extra_config"), waits))
     _refuse_shared_paths(mistake, locations)
     return {
         "name": site["name"],
@@ -150,10 +156,22 @@ def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | 
     }
 
 
-def _location(path: str, does: str, target: str, extra: str | None = None) -> Entry:
+def _location(path: str, does: str, target: str, extra: str | None = None, waits: int | None = None) -> Entry:
     # nginx drops the headers of the server from a location that sends one of its own.
-    adds_header = any(depth == 0 and words[0] == "add_header" for depth, words, _line in statements(extra or ""))
-    return {"path": path, "does": does, "target": target, "rest": _rest(does, target), "extra_config": extra, "adds_header": adds_header}
+    adds_header = "add_header" in _said(extra)
+    return {"path": path, "does": does, "target": target, "rest": _rest(does, target), "extra_config": extra, "adds_header": adds_header, "waits": waits}
+
+
+def _said(extra: str | None) -> set[str]:
+    """Return the directives that a text says for the block that it stands in."""
+    return {words[0] for depth, words, _line in statements(extra or "") if depth == 0}
+
+
+def _waits(app: Mapping[str, t.Any], *extras: str | None) -> int | None:
+    """Return for how many seconds nginx waits for an app whose answers may take longer than nginx's own patience."""
+    if any("proxy_read_timeout" in _said(extra) for extra in extras) or app.get("timeout", 0) < _NGINX_WAITS:
+        return None
+    return app["timeout"] + _SECONDS_MORE
 
 
 def _rest(does: str, target: str) -> str:

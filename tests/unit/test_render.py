@@ -62,6 +62,50 @@ def test_a_host_without_ipv6_is_not_told_to_listen_there():
     assert not any("[::]" in text for text in published(render.Host((1, 26, 3), (3, 5, 1), ipv6=False)).values())
 
 
+def locations(text, tmp_path):
+    (server,) = (each["block"] for each in parsed(text, tmp_path) if each["directive"] == "server" and directives(each["block"], "location"))
+    return {each["args"][-1]: each["block"] for each in server if each["directive"] == "location"}
+
+
+def test_a_backend_is_told_of_a_websocket_and_of_no_other_protocol(tmp_path):
+    files = published()
+    (upgrade, connection) = (
+        dict((inner["directive"], inner["args"]) for inner in each["block"])
+        for each in parsed(files["maps.conf"], tmp_path)
+        if each["args"] in (["$request_method:$http_upgrade", "$portico_websocket"], ["$portico_websocket", "$portico_connection"])
+    )
+    # nginx compares without regard to case. With an empty value it does not send the header at all.
+    assert upgrade == {"default": [""], "GET:websocket": ["websocket"]}
+    assert connection == {"default": [""], "websocket": ["upgrade"]}
+    told = {name: value for name, value in directives(parsed(files["proxy.conf"], tmp_path), "proxy_set_header")}
+    assert (told["Upgrade"], told["Connection"]) == ("$portico_websocket", "$portico_connection")
+    for name, path in (("blog", "/"), ("api", "/v1/")):
+        files = published(sites=[*SITES, {"name": "blog", "server_names": ["blog.example.com"], "app": "shop"}])
+        assert ["portico/proxy.conf"] in directives(locations(files[f"sites/{name}.conf"], tmp_path)[path], "include")
+
+
+@pytest.mark.parametrize(
+    ("timeout", "of_site", "of_location", "waits"),
+    [
+        (30, None, None, []),
+        (300, None, None, [["305s"]]),
+        (300, None, "proxy_read_timeout 1h;", [["1h"]]),
+        (300, "proxy_read_timeout 1h;", None, []),
+        (300, None, "if ($arg_a) { return 403; }", [["305s"]]),
+    ],
+)
+def test_nginx_waits_longer_than_the_app_may_take(tmp_path, timeout, of_site, of_location, waits):
+    apps = [{"name": "shop", "static": {}, "timeout": timeout}]
+    site = {"name": "shop", "server_names": ["shop.example.com"], "extra_config": of_site, "locations": [{"path": "/", "app": "shop", "extra_config": of_location}]}
+    settings = {"http_port": 80, "https_port": 443, "extra_config": ""}
+    text = render.site_files(normalise_sites([site], apps), apps, TRIXIE, settings)["sites/shop.conf"]
+    assert directives(locations(text, tmp_path)["/"], "proxy_read_timeout") == waits
+
+
+def test_old_workers_do_not_live_for_ever(tmp_path):
+    assert directives(parsed(published()["nginx.conf"], tmp_path), "worker_shutdown_timeout") == [["24h"]]
+
+
 def test_a_path_with_a_blank_is_one_token(tmp_path):
     (server,) = (each for each in parsed(published()["sites/files.conf"], tmp_path) if each["directive"] == "server")
     (location,) = (each for each in server["block"] if each["directive"] == "location")

@@ -15,7 +15,7 @@ def site(**keys):
 
 
 def location(path, does, target, rest=""):
-    return {"path": path, "does": does, "target": target, "rest": rest, "extra_config": None, "adds_header": False}
+    return {"path": path, "does": does, "target": target, "rest": rest, "extra_config": None, "adds_header": False, "waits": None}
 
 
 def test_an_app_brings_its_static_folders():

@@ -43,8 +43,8 @@ class Shop:
         given = {"folder": str(self.write(version, **(files or {}))), **variables}
         return self._play("deploy.yml", "--limit", self.name, "--extra-vars", json.dumps(given), *flags)
 
-    def load(self) -> Load:
-        return Load(self.address, [SITE, f"POST {SITE}"], label=version_of, pause=0.02)
+    def load(self, timeout: float = 10) -> Load:
+        return Load(self.address, [SITE, f"POST {SITE}"], label=version_of, pause=0.02, timeout=timeout)
 
     def version(self) -> set[str]:
         """Which versions visitors meet."""

@@ -1,0 +1,5 @@
+"""A marimo notebook as an application."""
+
+import marimo
+
+app = marimo.create_asgi_app().with_app(path="", root="notebook.py").build()

@@ -1,0 +1,34 @@
+"""What the documentation shows is what is tested, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ansible_collections.portico.web.plugins.plugin_utils.apps import normalise_apps
+from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
+
+ROOT = Path(__file__).parents[2]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+SHOWN = [(name, *shown) for name, text in PAGES.items() for shown in re.findall(r"<!-- (examples/\S+) -->\n```yaml\n(.*?)```", text, re.DOTALL)]
+LINKS = sorted({(name, link) for name, text in PAGES.items() for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text)})
+
+
+@pytest.mark.parametrize(("page", "example", "shown"), SHOWN, ids=[f"{page}-{example}" for page, example, _shown in SHOWN])
+def test_a_play_that_is_shown_is_an_example(page, example, shown):
+    assert shown == (ROOT / example).read_text(encoding="utf-8").removeprefix("---\n")
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_a_link_leads_somewhere(page, link):
+    assert (ROOT / "docs" / link).exists()
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yml")), ids=lambda path: path.stem)
+def test_the_lists_of_an_example_are_right(example):
+    for play in yaml.safe_load(example.read_text(encoding="utf-8")):
+        apps = normalise_apps(play["vars"]["gunicorn_apps"])
+        assert normalise_sites(play["vars"]["nginx_sites"], apps)
