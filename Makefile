@@ -11,7 +11,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
-# Each of the long ones takes as long as all of these together: `make test-all` has them.
+# The long ones are for `make test-all`.
 SCENARIOS := default deploys apps certificates installed published strangers trouble
 LONG_SCENARIOS := processes renewal faults
 
@@ -34,6 +34,7 @@ test: environment ## every check that a change must pass: lint, unit, molecule
 	@echo "All tests passed."
 
 .PHONY: test-all
+test-all: export PORTICO_DEPLOYS_IN_A_ROW := 20
 test-all: test ## the same, and whatever takes long
 	@PORTICO_HOSTILE_VALUES=10000 pytest tests/unit/test_injection.py tests/unit/test_app_injection.py
 	@for scenario in $(LONG_SCENARIOS); do \

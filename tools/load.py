@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import math
 import socket
 import ssl
 import threading
 import time
 import urllib.parse
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,13 +41,15 @@ class Report:
 
     `answers` counts complete answers by URL, status and label. `lost` has a line for each request that got no
     complete answer, or one of 500 and above, on a new connection or after the answer had begun. `closed_idle` counts
-    kept connections that were found closed before the next answer's first byte. `longest` is in seconds.
+    kept connections that were found closed before the next answer's first byte. `longest` is in seconds, and so are
+    the `times` of the answers by URL.
     """
 
     answers: Counter[tuple[str, int, str]] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     closed_idle: int = 0
     longest: float = 0.0
+    times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list), repr=False)
 
     @property
     def requests(self) -> int:
@@ -64,6 +67,11 @@ class Report:
     def labels_of(self, url: str) -> Counter[str]:
         return Counter({label: count for (each, _status, label), count in self.answers.items() if each == url})
 
+    def p99(self, url: str) -> float:
+        """Return the seconds within which 99 of 100 answers of a URL were there."""
+        times = sorted(self.times[url])
+        return times[math.ceil(len(times) * 0.99) - 1]
+
     def _by(self, part: int) -> Counter[Any]:
         counted: Counter[Any] = Counter()
         for key, count in self.answers.items():
@@ -72,6 +80,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.requests} requests, {len(self.lost)} lost, {self.closed_idle} closed idle, longest {self.longest:.3f} s"]
+        lines += [f"p99 {self.p99(url):.3f} s {url}" for url in sorted(self.times)]
         lines += [f"{count} x {status} {label} {url}" for (url, status, label), count in sorted(self.answers.items())]
         return "\n".join(lines + self.lost[:20])
 
@@ -160,6 +169,7 @@ class Load:
         with self._changed:
             if reply:
                 self.report.answers[reply.url, reply.status, label] += 1
+                self.report.times[reply.url].append(took)
             if lost:
                 self.report.lost.append(lost)
             self.report.closed_idle += closed_idle

@@ -222,7 +222,7 @@ options:
             description: A text that the answer has somewhere in its first MiB.
             type: str
           seconds:
-            description: How long the release may take until it is well.
+            description: How long the release may take until it says that it is ready, and again until its answer is right.
             type: int
             default: 60
       worker_class:

@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from load import Load, LoadError
+from load import Load, LoadError, Report
 
 HOST = "a.example.test"
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold"
@@ -173,6 +173,12 @@ def test_who_is_refused_is_lost(serve):
 
 def test_the_longest_wait_is_told(server):
     assert 0.05 <= loaded(server.url("/slow")).longest < 2
+
+
+def test_what_nearly_all_have_waited_is_told_for_each_url():
+    report = Report(times={"a": [0.001] * 98 + [0.5, 2.0], "b": [0.25]})
+    assert (report.p99("a"), report.p99("b")) == (0.5, 0.25)
+    assert "p99 0.500 s a\np99 0.250 s b" in str(report)
 
 
 def test_tls_is_verified_for_the_name(serve, tmp_path):
