@@ -44,6 +44,7 @@ class ActionModule(PorticoAction):
             self._install(missing, task_vars)
             answer = self._ask("gunicorn_release", question, task_vars)
         states = answer["apps"]
+        lacks_packages = bool(answer["missing"])
 
         orders, environments, credentials, differing, diffs = [], {}, {}, [], []
         for order in leaving:
@@ -53,7 +54,7 @@ class ActionModule(PorticoAction):
                 diffs.append(_diff(f"the app {order['name']}", "".join(f"{each}\n" for each in states[order["name"]]["left"]), ""))
         for app in wanted:
             state = states[app["name"]]
-            order = self._order(app, state, options["socket_user"], self._who(task_vars))
+            order = self._order(app, state, options["socket_user"], self._who(task_vars), lacks_packages)
             environment = apps.environment_file(app["environment"])
             credential = apps.credentials_text(app["credentials"])
             reasons = _reasons(order, environment, credential, state)
@@ -84,15 +85,18 @@ class ActionModule(PorticoAction):
             result["diff"] = diffs
         return result
 
-    def _order(self, app: dict[str, t.Any], state: dict[str, t.Any], socket_user: str, who: str) -> dict[str, t.Any]:
-        """Return what the host is to make of an app; the source's archive comes later, if it is needed."""
-        if state["python"] is None and not self._task.check_mode:
+    def _order(self, app: dict[str, t.Any], state: dict[str, t.Any], socket_user: str, who: str, lacks_packages: bool) -> dict[str, t.Any]:
+        """Return what the host is to make of an app; the source's archive comes later, if it is needed.
+
+        :param lacks_packages: whether it cannot be known yet what the host will say, in check mode.
+        """
+        if state["python"] is None and not lacks_packages:
             raise problem("gunicorn_apps", app["name"], "python", app["python"], "is not a Python 3 on this host. Install it, or name another.")
         if app["credentials"] and (state["systemd"] or _SYSTEMD_WITH_CREDENTIALS) < _SYSTEMD_WITH_CREDENTIALS:
             why = f"needs systemd {_SYSTEMD_WITH_CREDENTIALS} on the host, which has {state['systemd']}. Use the key environment there."
             raise problem("gunicorn_apps", app["name"], "credentials", entries.HIDDEN, why)
         source = app["source"]
-        if source["git"] and state["commit"] is None and not self._task.check_mode:
+        if source["git"] and state["commit"] is None and not lacks_packages:
             why = state["git_says"] or "the repository has no such branch or tag"
             raise problem("gunicorn_apps", app["name"], "source.version", source["version"], f"cannot be had from {source['git']}: {why}.")
         fingerprint = state["commit"] or "" if source["git"] else apps.fingerprint(source, self._loader.path_dwim)
@@ -170,6 +174,8 @@ def _reasons(order: dict[str, t.Any], environment: str, credentials: str, state:
         found.append("other credentials")
     if not state["environment_works"]:
         found.append("its environment lost its Python")
+    if state["secrets_left"]:
+        found.append("secrets of a run that was killed are in the slot that is not live")
     if not state["runs"]:
         found.append("it does not run, or not from boot on")
     if state["owes"] and order["after_traffic"]:

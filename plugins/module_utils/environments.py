@@ -133,6 +133,8 @@ class Environments:
                 build.step(gunicorn.name, gunicorn.argv, cwd=source)
         self.steps.step("sealing its environment", ["chown", "--recursive", "--no-dereference", f"root:{self.user}", folder])
         self.steps.step("sealing its environment", ["chmod", "--recursive", "u=rwX,g=rX,o=", folder])
+        # A power cut must not leave one that is called complete and has empty files.
+        os.sync()
         # Written anew: what a build may have left under that name, such as a link, is not written through.
         files.write(f"{folder}/{COMPLETE}", json.dumps({"python": self.order["python"], "installer": type(installer).__name__.lower()}), 0o644)
         if os.path.isdir(self.cache) and _size(self.cache) > MOST_OF_A_CACHE:

@@ -27,12 +27,17 @@ def write_bytes(path: str, content: bytes, mode: int = 0o644) -> None:
     """Write a file in one step: who reads it finds the old content or the new one."""
     new = path + SUFFIX
     remove(new)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(new, mode)
-    os.rename(new, path)
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(new, mode)
+        os.rename(new, path)
+    except BaseException:
+        # Half of a secret, maybe, and room on a disk that is full.
+        remove(new)
+        raise
 
 
 def point(link: str, target: str, new: str | None = None) -> None:

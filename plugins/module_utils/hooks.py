@@ -64,7 +64,7 @@ class Hooks:
 
     def sandbox(self, slot: str) -> list[str]:
         """Return the properties of the app's unit that confine it."""
-        service = self.order["files"][f"{layout.UNITS}/{self.unit}@.service"].replace("%i", slot)
+        service = self.order["files"][f"{layout.UNITS}/{self.unit}@%i.service"].replace("%i", slot)
         section = service.split("[Service]\n", 1)[1].split("\n[", 1)[0]
         lines = (line for line in section.splitlines() if "=" in line and not line.startswith("#"))
         return [line for line in lines if line.split("=", 1)[0] not in _ONLY_OF_SERVICES]

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import os
-import shutil
 import tempfile
 import typing as t
 from collections.abc import Iterable, Mapping
@@ -162,6 +162,9 @@ def find_uv(steps: Steps) -> tuple[str | None, str]:
         os.chmod(f"{here}/bin", 0o755)
         os.rename(f"{here}/pip/bin/uv", f"{here}/bin/uv")
         os.chmod(f"{here}/bin/uv", 0o755)
-        shutil.rmtree(os.path.dirname(program), ignore_errors=True)
-        os.rename(f"{here}/bin", os.path.dirname(program))
+        # Another app's run may have been faster, and builds with it already.
+        with contextlib.suppress(OSError):
+            os.rename(f"{here}/bin", os.path.dirname(program))
+    if not os.access(program, os.X_OK):
+        return None, f"{os.path.dirname(program)} is in the way. Remove it"
     return program, ""

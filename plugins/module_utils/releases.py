@@ -165,6 +165,8 @@ class Releases:
         self._seal(source)
         if self.order["after_traffic"]:
             files.write(f"{folder}/{OWES}", "")
+        # A power cut must not leave one that is called complete and has empty files.
+        os.sync()
         made = {**self.order["provenance"], "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         files.write(f"{folder}/{COMPLETE}", json.dumps(made, sort_keys=True) + "\n")
 

@@ -48,11 +48,10 @@ class Removal:
         units = self._unit_files()
         for path in units:
             unit = os.path.basename(path)
-            for each in [unit.replace("@.", f"@{slot}.") for slot in layout.APP_SLOTS] if "@." in unit else [unit]:
-                self.steps.run(["systemctl", "disable", "--quiet", each])
-                # The sockets before the services, which they would start again: the paths are in that order.
-                self.steps.run(["systemctl", "stop", each])
-                self.steps.run(["systemctl", "reset-failed", each])
+            self.steps.run(["systemctl", "disable", "--quiet", unit])
+            # The sockets before the services, which they would start again: the paths are in that order.
+            self.steps.run(["systemctl", "stop", unit])
+            self.steps.run(["systemctl", "reset-failed", unit])
         for path in units:
             files.remove(path)
         self.steps.step("removing its units", ["systemctl", "daemon-reload"])
@@ -70,9 +69,8 @@ class Removal:
             self.steps.step("removing its user", ["userdel", self.unit])
 
     def _unit_files(self) -> list[str]:
-        """Return the paths of its units that are there, that of its sockets first."""
-        own = [f"{layout.UNITS}/{self.unit}@{kind}" for kind in (".socket", ".service")]
-        return [*filter(os.path.lexists, own), *self.slots.companion_files()]
+        """Return the paths of its units that are there, each slot's socket first."""
+        return [path for slot in layout.APP_SLOTS for path in self.slots.unit_files(slot) if os.path.lexists(path)]
 
     def _has_user(self) -> bool:
         try:

@@ -59,13 +59,13 @@ class Slots:
     def units(self, slot: str) -> list[str]:
         return [f"{self.unit}@{slot}.socket", f"{self.unit}@{slot}.service"]
 
-    def companion_files(self) -> list[str]:
-        """Return the paths of the units that are this app's companions, whichever list they came from."""
-        marker = layout.companion_marker(self.name)
-        return sorted(path for path in glob.glob(f"{layout.UNITS}/{self.unit}-*@.service") if marker in (files.read(path) or ""))
+    def unit_files(self, slot: str) -> list[str]:
+        """Return the paths of a slot's units, its socket's first, and those of the companions that are there, whichever list they came from."""
+        return [*(f"{layout.UNITS}/{unit}" for unit in self.units(slot)), *(f"{layout.UNITS}/{unit}" for unit in self.companions(slot))]
 
     def companions(self, slot: str) -> list[str]:
-        return [os.path.basename(path).replace("@.", f"@{slot}.") for path in self.companion_files()]
+        marker = layout.companion_marker(self.name)
+        return sorted(os.path.basename(path) for path in glob.glob(f"{layout.UNITS}/{self.unit}-*@{slot}.service") if marker in (files.read(path) or ""))
 
     def enabled_companions(self, slot: str) -> list[str]:
         """Return the companions of a slot that run from boot on."""
@@ -142,12 +142,15 @@ class Slots:
                 return
             time.sleep(SECONDS_BETWEEN)  # between two looks at what sends no word when it is well
 
+    def enable(self, slot: str) -> None:
+        self.steps.run(["systemctl", "enable", "--quiet", *self.units(slot)])
+
     def lead_to(self, slot: str, companions: list[str]) -> None:
         """Lead visitors to a slot, now and after a boot. nginx looks the link up for each connection, and need not be told.
 
         :param companions: those that run with it from boot on. At no moment would a boot start those of both slots.
         """
-        self.steps.run(["systemctl", "enable", "--quiet", *self.units(slot)])
+        self.enable(slot)
         files.point(self.link, f"slots/{slot}")
         if companions:
             self.steps.run(["systemctl", "disable", "--quiet", *self.companions(other(slot))])
@@ -157,7 +160,7 @@ class Slots:
         """Stop a slot that was live, when it has nothing in hand any more."""
         self.steps.run(["systemctl", "disable", "--quiet", *self.units(slot)])
         time.sleep(SECONDS_TO_DRAIN)  # for who looked the link up before it was moved and has not connected yet, which nobody can see
-        self.stop(slot)
+        self.clear(slot)
 
     def pause(self, slot: str) -> None:
         """End what a slot has in hand, and stop it. It still listens: who comes there after all has it started again."""
@@ -165,15 +168,18 @@ class Slots:
         time.sleep(SECONDS_TO_DRAIN)
         self.steps.step("stopping the old release", ["systemctl", "stop", self.units(slot)[1]])
 
-    def stop(self, slot: str) -> None:
-        """Stop a slot: its companions, then what answers, which ends what it has in hand, then what listens."""
+    def clear(self, slot: str) -> None:
+        """Stop a slot, and take its units away: its companions, then what answers, which ends what it has in hand, then what listens."""
         socket, service = self.units(slot)
+        paths = self.unit_files(slot)
         self.stop_companions(slot)
-        if self.is_("active", service) or self.is_("active", socket) or self.is_("failed", service):
+        if any(active != "inactive" for active, _enabled in self._states([socket, service])):
             self.steps.run(["systemctl", "stop", service])
             self.steps.run(["systemctl", "stop", socket])
             self.steps.run(["systemctl", "reset-failed", service, socket])
-        self.steps.run(["systemctl", "disable", "--quiet", *self.units(slot), *self.companions(slot)])
+        self.steps.run(["systemctl", "disable", "--quiet", *map(os.path.basename, paths)])
+        for path in paths:
+            files.remove(path)
 
     def said(self, service: str) -> str:
         """Return what the app said at its last start: a worker's words, if one came so far, because gunicorn's own bury them."""

@@ -95,6 +95,7 @@ import re
 import shutil
 import time
 import typing as t
+from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -112,6 +113,9 @@ from ansible_collections.portico.web.plugins.module_utils.steps import StepError
 SECONDS_FOR_ANOTHER_RUN = 600
 SHORTEST_SECRET = 6
 """Shorter values of an environment stand everywhere, and blotting them out would only make messages unreadable."""
+LEAST_OF_A_SECRET = 8
+"""Shorter pieces of one are not looked for."""
+BLOT = "********"
 
 # TEST-NET-1 (RFC 5737), which is nobody's: a filter that works refuses it before it is sent.
 _SPEAK_OUT = """
@@ -166,6 +170,7 @@ class App:
             "credentials": files.digest(self._credentials(slot)) if slot else None,
             "systemd": self._systemd_version() if self.order.get("credentials") else None,
             # Nobody waits for long: a queue that is still there is what a run left that was killed.
+            "secrets_left": slot is not None and self._has_secrets(other(slot)),
             "runs": slot is not None and self.slots.runs(slot) and not self.queue.is_there(),
             "owes": self.releases.owes(release),
             "live": self.told(release),
@@ -209,8 +214,8 @@ class App:
 
     def _texts(self, slot: str) -> dict[str, str]:
         """Return the texts of the files that are no secret, by their paths in which C(%i) is the slot."""
-        wanted = [*(f"{layout.UNITS}/{self.unit}@{kind}" for kind in (".socket", ".service")), *self.slots.companion_files(), f"{layout.slot_settings(self.name, '%i')}.conf.py"]
-        found = {path: files.read(path.replace("%i", slot)) for path in wanted}
+        wanted = [path.replace(f"@{slot}.", "@%i.") for path in self.slots.unit_files(slot)]
+        found = {path: files.read(path.replace("%i", slot)) for path in [*wanted, f"{layout.slot_settings(self.name, '%i')}.conf.py"]}
         return {path: text for path, text in found.items() if text is not None}
 
     def _credentials(self, slot: str) -> str:
@@ -261,7 +266,7 @@ class App:
         """
         began = time.monotonic()
         secrets = json.loads(credentials)
-        self._hidden = _hidden(environment, secrets)
+        self._hidden = _hidden(environment, [*secrets.values(), *(self.order.get("secrets") or {}).values()])
         self.heal()
         before, release = self.live_release(), self.order["release"]
         # While it was waited for another run, that may have led visitors elsewhere.
@@ -278,25 +283,34 @@ class App:
         :raises StepError: naming the app, the step, and what was said last.
         """
         began = time.monotonic()
-        live, before = self.slots.live(), self.live_release()
+        before = self.live_release()
+        environment, credentials = self.of_today()
+        self._hidden = _hidden(environment, [*credentials.values()])
+        self._switch(release, environment, credentials)
+        return {"before": before, "seconds": round(time.monotonic() - began, 1), **self.told(self.live_release())}
+
+    def of_today(self) -> tuple[str, dict[str, str]]:
+        """Return the environment and the credentials of the live slot, with which this release could be gone back to.
+
+        :raises StepError: if it cannot.
+        """
+        live = self.slots.live()
         environment = self._environment(live) if live else None
         if live is None or environment is None:
             raise StepError(f'The app "{self.name}" has no release that serves. Deploy one.')
         credentials = json.loads(self._credentials(live))
-        self._hidden = _hidden(environment, credentials)
-        unit = self.order["files"][f"{layout.UNITS}/{self.unit}@.service"]
+        unit = self.order["files"][f"{layout.UNITS}/{self.unit}@%i.service"]
         missing = sorted(set(re.findall(r"^LoadCredential=([^:\n]+):", unit, re.M)) - set(credentials))
         if missing:
             why = f"it wants what is not among the credentials of today: {', '.join(missing)}. Deploy it with them by gunicorn_deploy"
             raise self.steps.error("handing over its credentials", why)
-        self._switch(release, environment, credentials)
-        return {"before": before, "seconds": round(time.monotonic() - began, 1), **self.told(self.live_release())}
+        return environment, credentials
 
     def _switch(self, release: str, environment: str, credentials: dict[str, str]) -> None:
         live, before = self.slots.live(), self.live_release()
         slot = other(live) if live else layout.APP_SLOTS[0]
-        texts = {path: files.read(path) for path in self.order["files"] if "%i" not in path}
-        self._refuse_others_units(texts)
+        texts = {path.replace("%i", slot): text for path, text in self.order["files"].items()}
+        self._refuse_others_units(slot, texts)
         # Those that run from boot on: a run that was killed may have stopped them.
         companions_before = self.slots.enabled_companions(live) if live else []
         is_new = not self.releases.is_complete(release)
@@ -305,18 +319,18 @@ class App:
             self._make_user()
             self._make_folders(slot)
             # What a run that was killed has left there.
-            self.slots.stop(slot)
+            self.slots.clear(slot)
             warning = self.releases.lacks_room(before) if is_new else None
             if warning:
                 self.module.warn(warning)
             self._write_settings(slot, environment, credentials)
             self._see_it_confined(slot)
             self.releases.make(release, slot)
-            self._write({path: self.order["files"][path] for path in texts})
+            self._write(texts)
             self.slots.fill(slot, release)
             self._see_its_worker_class(slot)
             if live and self.order["switch"] == "restart":
-                self._start_after(live, slot, release, texts)
+                self._start_after(live, slot, release)
             else:
                 self._start(slot, release, live)
                 self.slots.lead_to(slot, self._companions(slot))
@@ -324,7 +338,7 @@ class App:
             if isinstance(error, OSError):
                 error = self.steps.error("writing its files", str(error))
             if self.slots.live() != slot:
-                error = self._undo(error, slot, release if is_new else None, texts, companions_before)
+                error = self._undo(error, slot, release if is_new else None, companions_before)
             if warning and isinstance(error, StepError):
                 # Of a task that fails Ansible shows the message alone.
                 error = StepError(f"{error}\n{warning}")
@@ -334,34 +348,20 @@ class App:
             # Before it stops: a slot that has stopped is not looked at again while nothing differs.
             self._forget_secrets(live)
             self.slots.retire(live)
-        self._write({path: None for path in self.slots.companion_files() if path not in self.order["files"]})
         self.releases.prune(release, {self._release_of(f"{self.home}/slots/{each}") or "" for each in layout.APP_SLOTS})
 
-    def _undo(self, error: BaseException, slot: str, new: str | None, texts: dict[str, str | None], companions_before: list[str]) -> BaseException:
+    def _undo(self, error: BaseException, slot: str, new: str | None, companions_before: list[str]) -> BaseException:
         """Leave nothing of a release that did not come to life; return its error, which tells what could not be put back.
 
         :param new: the release, if it was made in this run.
-        :param texts: what the units said before.
         """
         self._forget_secrets(slot)
-        self.slots.stop(slot)
+        self.slots.clear(slot)
         # First, because it may be that there was no room.
         if new:
             self.releases.forget(new)
-        left = [self._put_back(texts)]
         still = [unit for unit in companions_before if self.steps.run(["systemctl", "start", unit])[0] != 0]
-        if still:
-            left.append(f"The companions that ran before did not start again: {', '.join(still)}.")
-        words = "".join(f"\n{each}" for each in left if each)
-        return StepError(f"{error}{words}") if words else error
-
-    def _put_back(self, texts: dict[str, str | None]) -> str | None:
-        """Give the units the texts that they had; return what is to be said if that cannot be done."""
-        try:
-            self._write(texts)
-        except (OSError, StepError) as error:
-            return f"Its units could not be made what they were: {error}."
-        return None
+        return StepError(f"{error}\nThe companions that ran before did not start again: {', '.join(still)}.") if still else error
 
     def _companions(self, slot: str) -> list[str]:
         """Return the units that run beside the release in a slot."""
@@ -371,22 +371,22 @@ class App:
         """Start the new release and see it well; then its companions, after those of the live slot."""
         self.slots.start(slot, self.order["health"]["seconds"])
         self.slots.see_it_well(slot, self.order["health"], self.order["max_requests"])
-        self.releases.remember(release)
         if live:
             self.slots.stop_companions(live)
         self.slots.start_companions(self._companions(slot))
+        # Last, because it may be live already with other settings, which it keeps if these do not do.
+        self.releases.remember(release)
 
-    def _start_after(self, live: str, slot: str, release: str, texts: dict[str, str | None]) -> None:
-        """Start the new release when the old one has stopped, while visitors wait.
-
-        :param texts: the units of the old release, which it is started with again if need be.
-        """
+    def _start_after(self, live: str, slot: str, release: str) -> None:
+        """Start the new release when the old one has stopped, while visitors wait."""
         try:
             # All of the old one ends, whose memory the new one needs. Companions may take their time, so nobody waits for them.
             self.slots.stop_companions(live)
-            self.queue.open(live, self.order["files"][f"{layout.UNITS}/{self.unit}@.socket"])
+            self.queue.open(live, self.order["files"][f"{layout.UNITS}/{self.unit}@%i.socket"])
             self.slots.pause(live)
             self._start(slot, release, None)
+            # From boot on first: whoever is led there has to meet it then, too.
+            self.slots.enable(slot)
             # Before all that can be done while nobody waits any more.
             self.queue.lead_to(slot)
             self.slots.lead_to(slot, self._companions(slot))
@@ -396,7 +396,6 @@ class App:
                 raise
             self.slots.stop_companions(slot)
             self.steps.run(["systemctl", "stop", *self.slots.units(slot)])
-            self._put_back(texts)
             rc, _out, err = self.steps.run(["systemctl", "start", *self.slots.units(live)])
             self.queue.close(live)
             if rc != 0:
@@ -404,10 +403,11 @@ class App:
             raise
         self.queue.close(slot)
 
-    def _refuse_others_units(self, before: dict[str, str | None]) -> None:
+    def _refuse_others_units(self, slot: str, texts: dict[str, str]) -> None:
         """Refuse to write over a unit of another app, which another play may have brought: C(web) of C(shop) and the app C(shop-web)."""
-        ours = {*self.slots.companion_files(), *(f"{layout.UNITS}/{self.unit}@{kind}" for kind in (".socket", ".service"))}
-        for path, text in before.items():
+        ours = self.slots.unit_files(slot)
+        for path in texts:
+            text = files.read(path) if path.startswith(layout.UNITS) else None
             if text is not None and (path not in ours or (layout.COMPANION_MARK in text and layout.companion_marker(self.name) not in text)):
                 raise self.steps.error("writing its units", f"{path} is there, and is not of this app. Give the app or its companion another name")
 
@@ -442,12 +442,21 @@ class App:
         for name, text in credentials.items():
             files.write(f"{folder}/{name}", text, 0o600)
         files.write(f"{settings}.env", environment, 0o600)
-        files.write(f"{settings}.conf.py", self.order["files"][f"{layout.slot_settings(self.name, '%i')}.conf.py"], 0o644)
 
     def _forget_secrets(self, slot: str) -> None:
         """Remove the secrets of a slot that visitors do not meet: they may have been changed because somebody came to know them."""
-        files.remove(f"{layout.slot_settings(self.name, slot)}.env")
-        shutil.rmtree(layout.slot_credentials(self.name, slot), ignore_errors=True)
+        for path in self._secrets(slot):
+            if os.path.isdir(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                files.remove(path)
+
+    def _secrets(self, slot: str) -> list[str]:
+        environment = f"{layout.slot_settings(self.name, slot)}.env"
+        return [environment, environment + files.SUFFIX, layout.slot_credentials(self.name, slot)]
+
+    def _has_secrets(self, slot: str) -> bool:
+        return any(map(os.path.lexists, self._secrets(slot)))
 
     def _make_user(self) -> None:
         comment = layout.app_comment(self.name)
@@ -475,30 +484,34 @@ class App:
             # New, or what was kept of an app of that name.
             self.steps.step("handing over its data", ["chown", "--recursive", "--no-dereference", f"{self.unit}:{self.unit}", self.state])
 
-    def _write(self, texts: dict[str, str | None]) -> None:
-        differing = {path: text for path, text in texts.items() if files.read(path) != text}
-        for path, text in differing.items():
-            if text is None:
-                files.remove(path)
-            else:
-                files.write(path, text, 0o644)
-        if differing:
-            self.steps.step("reading its units", ["systemctl", "daemon-reload"])
+    def _write(self, texts: dict[str, str]) -> None:
+        """Write the units and settings of one slot: what the other one runs with stays as it is, limits and credentials too."""
+        for path, text in texts.items():
+            files.write(path, text, 0o644)
+        self.steps.step("reading its units", ["systemctl", "daemon-reload"])
 
 
-def _hidden(environment: str, credentials: dict[str, str]) -> set[str]:
-    """Return what must not be shown of a text of systemd's EnvironmentFile= and of credentials.
-
-    The journal gives a value of several lines line by line, without the spaces at their ends.
-    """
+def _hidden(environment: str, secrets: list[str]) -> set[str]:
+    """Return what must not be shown of a text of systemd's EnvironmentFile= and of other secrets, in all the forms in which programs print it."""
     values = [re.sub(r"\\(.)", r"\1", value, flags=re.S) for value in re.findall(r'^\w+="((?:[^"\\]|\\.)*)"$', environment, re.M | re.S)]
-    parts = {part for value in (*values, *credentials.values()) for line in (value, *value.splitlines()) for part in (line, line.rstrip())}
-    return {part for part in parts if len(part) >= SHORTEST_SECRET}
+    values += [secret for secret in secrets if secret]
+    values += [login for value in values for login in re.findall(r"\w://[^/?#\s]*?:([^/?#\s]+)@", value)]
+    # The journal gives a value of several lines line by line, without the spaces at their ends.
+    parts = {part for value in values for line in (value, *value.splitlines()) for part in (line, line.rstrip(), line.strip())}
+    forms = {form for part in parts for form in (part, repr(part)[1:-1], json.dumps(part)[1:-1], quote(part, safe=""))}
+    return {form for form in forms if len(form) >= SHORTEST_SECRET}
 
 
 def _without(text: str, secrets: set[str]) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "********")
+        text = text.replace(secret, BLOT)
+        if len(secret) < 2 * LEAST_OF_A_SECRET:
+            continue
+        # Shortened, as libraries do it in their errors: the beginning, three dots, the end.
+        if secret[:LEAST_OF_A_SECRET] in text and "..." in text:
+            text = re.sub("|".join(re.escape(secret[:length]) + r"(?=\.\.\.)" for length in range(len(secret), LEAST_OF_A_SECRET - 1, -1)), BLOT, text)
+        if secret[-LEAST_OF_A_SECRET:] in text and "..." in text:
+            text = re.sub("|".join(r"(?<=\.\.\.)" + re.escape(secret[-length:]) for length in range(len(secret), LEAST_OF_A_SECRET - 1, -1)), BLOT, text)
     return text
 
 
@@ -514,21 +527,25 @@ def _each(module: AnsibleModule, act: t.Callable[[Order], dict[str, t.Any]]) -> 
     """
     done: dict[str, t.Any] = {}
     failed = []
+    has_moved = False
     for order in module.params["apps"]:
+        link = f"{layout.app_home(order['name'])}/live"
+        before = files.target(link)
         try:
             done[order["name"]] = act(order)
         except (StepError, ServingError) as error:
             failed.append(str(error))
+            has_moved = has_moved or files.target(link) != before
     if failed:
         others = f"Done in the same run: {', '.join(done)}." if done else ""
-        module.fail_json(msg="\n".join([*failed, *([others] if others else [])]), changed=bool(done), apps=done)
+        module.fail_json(msg="\n".join([*failed, *([others] if others else [])]), changed=has_moved or bool(done), apps=done)
     return done
 
 
 def _deploy(module: AnsibleModule) -> dict[str, t.Any]:
     def deploy(order: Order) -> dict[str, t.Any]:
         app = App(module, _whole(module, order))
-        with app.alone(module.params["holder"]) as lock, app.failing_plainly():
+        with app.failing_plainly(), app.alone(module.params["holder"]) as lock:
             if order.get("state") == "absent":
                 app.removal.remove(order["data"] == "removed")
                 told: dict[str, t.Any] = {}
@@ -553,14 +570,15 @@ def _roll_back(module: AnsibleModule) -> dict[str, t.Any]:
                 app.heal()
             live = app.live_release()
             release = app.releases.find(order.get("wanted"), live)
-            if release == live or module.check_mode:
-                told = {"before": live, "seconds": 0, **app.told(release)}
-            else:
-                # How many are kept is not a matter of the one that is gone back to.
-                keep = {"keep": app.releases.settings(live)["keep"]} if live and app.releases.settings(live) else {}
-                again = App(module, {**app.releases.settings(release), **keep, "name": app.name, "release": release})
+            # How many are kept is not a matter of the one that is gone back to.
+            keep = {"keep": app.releases.settings(live)["keep"]} if live and app.releases.settings(live) else {}
+            again = App(module, {**app.releases.settings(release), **keep, "name": app.name, "release": release})
+            told = {"before": live, "seconds": 0, **app.told(release)}
+            if release != live:
                 stack.enter_context(again.failing_plainly())
-                told = again.roll_back(release)
+                again.of_today()
+                if not module.check_mode:
+                    told = again.roll_back(release)
         return {**told, "waited_for": lock.waited_for if lock else None, "changed": release != live}
 
     done = _each(module, roll_back)

@@ -32,7 +32,7 @@ class PorticoAction(ActionBase):
         try:
             result.update(self._act(self._task.args.copy(), task_vars or {}))
         except PorticoError as error:
-            result.update(failed=True, msg=str(error))
+            result.update(failed=True, msg=str(error), **({"changed": True} if error.changed else {}))
         return result
 
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -57,7 +57,9 @@ class PorticoAction(ActionBase):
     def _run_module(self, module: str, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         answer = self._execute_module(module_name=module, module_args=args, task_vars=task_vars)
         if answer.get("failed"):
-            raise PorticoError(answer.get("msg") or f"{module} failed and did not say why: {answer}")
+            error = PorticoError(answer.get("msg") or f"{module} failed and did not say why: {answer}")
+            error.changed = bool(answer.get("changed"))
+            raise error
         return answer
 
     def _install(self, names: list[str], task_vars: dict[str, t.Any]) -> None:

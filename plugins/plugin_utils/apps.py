@@ -199,14 +199,15 @@ def release_id(app: Entry, source: str, python: str) -> str:
     :param python: the version of the host's Python.
     """
     index = app["index"]["url"] if app["index"] else None
-    parts = [source, python, GUNICORN, app["requirements"], index, app["before_traffic"], sorted(app["static"].items()), sorted(app["shared"])]
+    parts = [source, app["python"], python, GUNICORN, app["requirements"], index, app["before_traffic"], sorted(app["static"].items()), sorted(app["shared"])]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def host_files(app: Entry, socket_user: str) -> dict[str, str]:
     """Return the files of an app that are no secret, path on the host to text: its units and gunicorn's settings.
 
-    In a path C(%i) is the slot that the text is for, as in systemd's units.
+    In a path C(%i) is the slot that the text is for, as in systemd's units. Each slot has units of its own, for systemd lays
+    what a unit says of memory or addresses upon what runs of it already.
 
     :raises PorticoError: for a socket_user that cannot be a user.
     """
@@ -227,11 +228,11 @@ def host_files(app: Entry, socket_user: str) -> dict[str, str]:
     }
     companions = {layout.companion_unit(app["name"], companion["name"]): companion for companion in app["companions"]}
     return {
-        f"{layout.UNITS}/{unit}@.socket": _templates().get_template("app.socket.j2").render(values),
-        f"{layout.UNITS}/{unit}@.service": _templates().get_template("app.service.j2").render(values),
+        f"{layout.UNITS}/{unit}@%i.socket": _templates().get_template("app.socket.j2").render(values),
+        f"{layout.UNITS}/{unit}@%i.service": _templates().get_template("app.service.j2").render(values),
         f"{settings}.conf.py": _templates().get_template("gunicorn.conf.py.j2").render(values),
         **{
-            f"{layout.UNITS}/{name}@.service": _templates().get_template("companion.service.j2").render(values, companion=companion, marker=layout.companion_marker(app["name"]))
+            f"{layout.UNITS}/{name}@%i.service": _templates().get_template("companion.service.j2").render(values, companion=companion, marker=layout.companion_marker(app["name"]))
             for name, companion in companions.items()
         },
     }

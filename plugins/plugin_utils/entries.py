@@ -38,6 +38,9 @@ Options = Mapping[str, Mapping[str, t.Any]]
 class PorticoError(Exception):
     """A mistake or a failure, in words for the person who runs the play."""
 
+    changed = False
+    """Whether something was changed on the host all the same."""
+
 
 def options(module: str, option: str | None = None) -> dict[str, dict[str, t.Any]]:
     """Return the documented options of a plugin, or the keys of one that is a list.

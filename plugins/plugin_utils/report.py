@@ -25,7 +25,7 @@ def report(app: str, results: Mapping[str, Mapping[str, t.Any] | None]) -> dict[
 def _of_host(app: str, host: str, result: Mapping[str, t.Any] | None) -> dict[str, t.Any]:
     if result is None or "live" not in result:
         why = "the host was not reached" if result is None or result.get("unreachable") else str(result.get("msg", "it was not said why"))
-        return {"host": host, "failed": True, "changed": False, "error": why}
+        return {"host": host, "failed": True, "changed": bool(result and result.get("changed")), "error": why}
     live = result["live"].get(app) or {}
     told = {key: live.get(key) for key in ("release", "revision", "previous")}
     return {"host": host, "failed": False, "changed": bool(result.get("changed")), **told, "seconds": result.get("seconds")}

@@ -373,7 +373,7 @@ def shape(complete):
 def the_unit(complete, kind):
     """Return a unit of an app as a dictionary; of what stands there several times, the last."""
     names = {"service": layout.app_unit(complete["name"]), "companion": layout.companion_unit(complete["name"], complete["companions"][0]["name"])}
-    return {name: value for (_section, name), value in units(complete)[f"{layout.UNITS}/{names[kind]}@.service"]}
+    return {name: value for (_section, name), value in units(complete)[f"{layout.UNITS}/{names[kind]}@%i.service"]}
 
 
 # ---- How each key is carried
@@ -763,5 +763,5 @@ def test_a_user_of_the_socket_is_a_user():
         except PorticoError as error:
             assert str(error).startswith("gunicorn_socket_user: ") and str(error).isprintable()
             continue
-        socket = dict(unit(texts[f"{layout.UNITS}/portico-shop@.socket"]))
+        socket = dict(unit(texts[f"{layout.UNITS}/portico-shop@%i.socket"]))
         assert socket["Socket", "SocketUser"] == value

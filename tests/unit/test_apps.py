@@ -146,13 +146,14 @@ def test_a_release_is_known_by_what_goes_into_it():
     assert release_id(app | {"workers": 9, "environment": {"A": "b"}}, "digest", "3.13.5") == known
     others = {
         release_id(app, "another", "3.13.5"),
+        release_id(app | {"python": "/opt/python/bin/python3"}, "digest", "3.13.5"),
         release_id(app, "digest", "3.13.6"),
         release_id(app | {"before_traffic": ["true"]}, "digest", "3.13.5"),
         release_id(app | {"static": {"/s/": "s"}}, "digest", "3.13.5"),
         release_id(app | {"requirements": "other.txt"}, "digest", "3.13.5"),
         release_id(app | {"shared": ["media"]}, "digest", "3.13.5"),
     }
-    assert len(others) == 6 and known not in others
+    assert len(others) == 7 and known not in others
 
 
 def read_as_systemd(text: str) -> dict[str, str]:
@@ -173,9 +174,9 @@ def test_what_the_host_is_told_holds_no_secret_and_no_loose_value():
     (app,) = normalise_apps([SHOP | {"environment": {"SECRET_KEY": "hunter2x"}, "workers": 3}])
     files = host_files(app, "www-data")
     assert not any("hunter2x" in text for text in files.values())
-    service = files["/etc/systemd/system/portico-shop@.service"]
+    service = files["/etc/systemd/system/portico-shop@%i.service"]
     assert shlex.split(re.search(r"^ExecStart=(.*)$", service, re.M).group(1))[-2:] == ["--config", "/etc/portico/apps/shop/%i.conf.py"]
-    assert "ListenStream=/run/portico/shop/%i.sock\n" in files["/etc/systemd/system/portico-shop@.socket"]
+    assert "ListenStream=/run/portico/shop/%i.sock\n" in files["/etc/systemd/system/portico-shop@%i.socket"]
     settings = {}
     exec(compile(files["/etc/portico/apps/shop/%i.conf.py"], "shop.conf.py", "exec"), settings)
     assert (settings["wsgi_app"], settings["workers"], settings["proc_name"]) == ("shop.wsgi:application", 3, "shop")

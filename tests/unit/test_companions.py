@@ -106,13 +106,13 @@ def test_a_new_releases_companions_start_when_the_old_ones_have_ended(systemd):
 @pytest.mark.parametrize("how", ["dies", "refuses"])
 def test_a_companion_that_does_not_start_takes_the_deploy_back(systemd, how):
     app = deploy(app_of("one", BEAT))
-    texts = {path: files.read(path) for path in app.slots.companion_files()}
+    texts = {path: files.read(path) for path in app.slots.unit_files("a")}
     getattr(systemd, how).add("portico-shop-worker@b.service")
     with pytest.raises(StepError, match=r"starting the companion portico-shop-worker@b\.service; what served before goes on serving"):
         deploy(app_of("two", {**BEAT, "command": "celery beat --new"}, WORKER))
     assert systemd.companions() == systemd.companions(systemd.enabled) == ["portico-shop-beat@a.service"]
     assert app.slots.live() == "a" and app.slots.runs("a")
-    assert {path: files.read(path) for path in app.slots.companion_files()} == texts
+    assert {path: files.read(path) for path in app.slots.unit_files("a")} == texts and app.slots.companions("b") == []
     deploy(app_of("three", BEAT))
     assert systemd.companions() == ["portico-shop-beat@b.service"]
 
@@ -122,6 +122,15 @@ def test_companions_that_do_not_come_back_are_told(systemd):
     systemd.refuses |= {"portico-shop-beat@a.service", "portico-shop-beat@b.service"}
     with pytest.raises(StepError, match=r"(?s)starting the companion portico-shop-beat@b.*did not start again: portico-shop-beat@a"):
         deploy(app_of("two", BEAT))
+
+
+def test_a_release_keeps_the_settings_that_it_is_live_with_when_others_fail(systemd):
+    app = deploy(app_of("one", BEAT))
+    known = app.releases.settings("one")
+    systemd.refuses.add("portico-shop-worker@b.service")
+    with pytest.raises(StepError, match="starting the companion"):
+        deploy(app_of("one", BEAT, WORKER))
+    assert app.releases.settings("one") == known
 
 
 def test_companions_that_a_killed_run_has_stopped_start_again_when_the_next_fails(systemd, monkeypatch):
@@ -146,9 +155,9 @@ def test_a_companion_that_is_no_longer_listed_goes_with_its_unit(systemd):
     deploy(app_of("one", BEAT, WORKER))
     app = deploy(app_of("two", BEAT))
     assert systemd.companions() == systemd.companions(systemd.enabled) == ["portico-shop-beat@b.service"]
-    assert [path.rsplit("/", 1)[1] for path in app.slots.companion_files()] == ["portico-shop-beat@.service"]
+    assert app.slots.companions("a") == [] and app.slots.companions("b") == ["portico-shop-beat@b.service"]
     deploy(app_of("three"))
-    assert systemd.companions() == systemd.companions(systemd.enabled) == app.slots.companion_files() == []
+    assert systemd.companions() == systemd.companions(systemd.enabled) == app.slots.companions("a") == []
     assert app.slots.runs("a")
 
 
@@ -160,13 +169,13 @@ def test_a_companion_that_does_not_run_is_seen(systemd):
 
 
 def test_units_of_another_app_are_neither_taken_nor_removed(systemd):
-    web = f"{layout.UNITS}/portico-shop-web@.service"
+    web = f"{layout.UNITS}/portico-shop-web@b.service"
     files.write(web, "[Service]\n")
     app = deploy(app_of("one", BEAT))
-    with pytest.raises(StepError, match=r"(?s)writing its units; what served before.*portico-shop-web@\.service is there, and is not of this app"):
+    with pytest.raises(StepError, match=r"(?s)writing its units; what served before.*portico-shop-web@b\.service is there, and is not of this app"):
         deploy(app_of("two", {"name": "web", "command": "a"}))
     assert files.read(web) == "[Service]\n" and app.slots.runs("a")
-    files.write(f"{layout.UNITS}/portico-shop@.service", layout.companion_marker("sh") + "[Service]\n")
+    files.write(f"{layout.UNITS}/portico-shop@b.service", layout.companion_marker("sh") + "[Service]\n")
     with pytest.raises(StepError, match="is not of this app"):
         deploy(app_of("two"))
 

@@ -15,6 +15,7 @@ import yaml
 from ansible_collections.portico.web.plugins.action import gunicorn_deploy, gunicorn_rollback
 from ansible_collections.portico.web.plugins.module_utils.files import digest
 from ansible_collections.portico.web.plugins.plugin_utils import apps, controller
+from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 from ansible_collections.portico.web.plugins.plugin_utils.report import report
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
@@ -119,7 +120,7 @@ def state(**more):
     (app,) = apps.normalise_apps([APP | {"after_traffic": ["warm"]}])
     texts = apps.host_files(app, "www-data")
     release = apps.release_id(app, COMMIT, "3.13.5")
-    as_it_is = {"python": "3.13.5", "commit": COMMIT, "git_says": "", "release": release, "texts": texts, "environment": digest(""), "credentials": digest("{}"), "systemd": None, "environment_works": True, "runs": True, "owes": False, "live": LIVE}
+    as_it_is = {"python": "3.13.5", "commit": COMMIT, "git_says": "", "release": release, "texts": texts, "environment": digest(""), "credentials": digest("{}"), "systemd": None, "environment_works": True, "secrets_left": False, "runs": True, "owes": False, "live": LIVE}
     return {"missing": [], "apps": {"shop": {**as_it_is, **more}}}
 
 
@@ -129,7 +130,7 @@ def test_a_run_in_which_nothing_differs_says_what_is_live():
     assert (told["changed"], told["apps"], told["live"], list(host.asked)) == (False, [], {"shop": LIVE}, ["asked"])
 
 
-@pytest.mark.parametrize(("more", "alone"), [({"owes": True}, True), ({"owes": True, "runs": False}, False), ({"release": "another"}, False)])
+@pytest.mark.parametrize(("more", "alone"), [({"owes": True}, True), ({"owes": True, "runs": False}, False), ({"release": "another"}, False), ({"owes": True, "secrets_left": True}, False)])
 def test_what_is_owed_alone_moves_nothing(more, alone):
     done = {"apps": {"shop": {**LIVE, "release": "r2", "before": "r1", "seconds": 1.5, "waited_for": "bob"}}, "warnings": ["little room"]}
     host = Answers(gunicorn_deploy.ActionModule, asked=state(**more), deployed=done)
@@ -139,6 +140,18 @@ def test_what_is_owed_alone_moves_nothing(more, alone):
     assert (told["changed"], told["live"]["shop"]["release"], told["warnings"]) == (True, "r2", ["little room"])
     assert (told["apps"][0]["seconds"], told["apps"][0]["waited_for"]) == (1.5, "bob")
     assert 'play "Deploy"' in host.asked["deployed"]["holder"]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+@pytest.mark.parametrize(("more", "words"), [({"commit": None, "git_says": "no such tag"}, "source.version.*no such tag"), ({"python": None}, "python.*is not a Python 3")])
+def test_what_a_host_cannot_have_is_told_in_a_dry_run_too(more, words, check_mode):
+    app = APP | {"source": {"git": "https://git.example.com/shop.git", "version": "v9"}}
+    host = Answers(gunicorn_deploy.ActionModule, check_mode, asked=state(**more))
+    with pytest.raises(PorticoError, match=words):
+        host.act(apps=[app])
+    # It cannot be known while git and Python are not installed.
+    host = Answers(gunicorn_deploy.ActionModule, True, asked={**state(**more), "missing": ["git"]})
+    assert host.act(apps=[app])["changed"]
 
 
 def test_a_release_is_recorded_without_who_may_read_its_repository():

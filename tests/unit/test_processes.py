@@ -25,7 +25,7 @@ def files_of(**keys):
 def unit(name="portico-shop", **keys):
     """Return a unit as systemd reads it: section -> key -> its values."""
     sections: dict[str, dict[str, list[str]]] = {}
-    for line in files_of(**keys)[f"/etc/systemd/system/{name}@.service"].splitlines():
+    for line in files_of(**keys)[f"/etc/systemd/system/{name}@%i.service"].splitlines():
         if line.startswith("["):
             section = sections.setdefault(line.strip("[]"), {})
         elif line and not line.startswith("#"):

@@ -21,6 +21,7 @@ from ansible_collections.portico.web.plugins.module_utils.releases import Releas
 from ansible_collections.portico.web.plugins.module_utils.steps import StepError
 from ansible_collections.portico.web.plugins.modules import gunicorn_release
 from ansible_collections.portico.web.plugins.modules.gunicorn_release import App
+from ansible_collections.portico.web.plugins.plugin_utils import apps
 
 ME = pwd.getpwuid(os.getuid())
 _REAL = {"tar", "cp", "mv", "rm", "mkdir", "chmod", "true"}
@@ -236,8 +237,8 @@ def order(source):
             "network": "all",
             "provenance": {"source": "shop", "version": f"v-{release}", "revision": release * 2, "who": "ann@desk", "python": "3.13.5", "collection": "0.1.0"},
             "files": {
-                f"{unit}.socket": "[Socket]\nListenStream=/run/%i.sock\nSocketUser=www-data\n",
-                f"{unit}.service": f"[Service]\nType=notify\nUser=portico-shop\nDescription=for {release}\n",
+                f"{unit}%i.socket": "[Socket]\nListenStream=/run/%i.sock\nSocketUser=www-data\n",
+                f"{unit}%i.service": f"[Service]\nType=notify\nUser=portico-shop\nDescription=for {release}\n",
                 f"{layout.slot_settings('shop', '%i')}.conf.py": f"workers = {release!r}\n",
             },
             **keys,
@@ -495,7 +496,7 @@ def test_what_fails_when_visitors_are_led_already_leaves_the_new_release(host, o
         context.setattr(*((queue.Queue, "close") if switch == "restart" else (Releases, "went_live")), full)
         with pytest.raises(StepError, match="(?s)writing its files; the new release is live, and stays so.*No space left"):
             deployed(host, order("r2", switch=switch))
-    assert host.serves() == "r2" and "for r2" in Path(f"{layout.UNITS}/portico-shop@.service").read_text()
+    assert host.serves() == "r2" and "for r2" in Path(f"{layout.UNITS}/portico-shop@b.service").read_text()
     deploy(host, order("r2", switch=switch))
     assert App(host, order("r2")).read()["runs"]
 
@@ -546,6 +547,57 @@ def test_what_an_app_said_is_shown_without_its_secrets(host, order):
         with pytest.raises(StepError) as told:
             act()
         assert str(told.value).endswith("It said:\ncannot use ********\n> ********\nwith ******** and 1")
+
+
+def test_no_form_of_a_secret_is_shown():
+    url = "postgres://shop:hunter2x@db.example.test:5432/shop_of_production"
+    environment = apps.environment_file({"DATABASE_URL": url, "WORDS": 'one "two" \\three', "JSON": '  {"indented": "value"}\n  more of it'})
+    hidden = gunicorn_release._hidden(environment, ["p@ss/word", None])
+    for said in (
+        f"input_value='{url[:25]}...{url[-22:]}', input_type=str",
+        "cannot log in with hunter2x",
+        repr({"WORDS": 'one "two" \\three'}),
+        json.dumps({"WORDS": 'one "two" \\three'}),
+        "GET https://deploy:p%40ss%2Fword@pypi.example.test/simple",
+        '{"indented": "value"}',
+        "more of it",
+    ):
+        shown = gunicorn_release._without(said, hidden)
+        assert "****" in shown, shown
+        assert not re.search("hunter2|shop:|of_production|two|three|word|indented|more of", shown), shown
+
+
+def test_a_run_that_was_killed_while_it_built_leaves_no_secret_unseen(host, order, monkeypatch):
+    deploy(host, order("r1"))
+    step = 1
+    while killed_at(host, monkeypatch, step, lambda: deploy(host, order("r2"))) and not kept() == ["r1", "r2"]:
+        step += 1
+    assert App(host, order("r1")).read()["secrets_left"]
+    deploy(host, order("r1"))
+    assert not App(host, order("r1")).read()["secrets_left"]
+
+
+def test_a_failure_after_visitors_were_led_on_is_a_change(host, order, monkeypatch):
+    told = {}
+    monkeypatch.setattr(host, "fail_json", lambda msg, **more: told.update(more, msg=msg))
+    deploy(host, order("r1"))
+    host.hook = (1, "no cache")
+    deployed(host, order("r2", after_traffic=["warm"]))
+    assert host.serves() == "r2" and told["changed"] and "the new release is live" in told["msg"]
+    host.broken.add("r3")
+    deployed(host, order("r3"))
+    assert not told["changed"] and "what served before" in told["msg"]
+
+
+def test_what_is_live_runs_with_its_own_limits_until_it_ends(host, order, monkeypatch):
+    """systemd lays what a unit says of memory upon what runs of it, and starts a crashed one again as it says."""
+    deploy(host, order("r1"))
+    live = {path.name: path.read_text() for path in Path(layout.UNITS).iterdir()}
+    step = 1
+    while killed_at(host, monkeypatch, step, lambda: deploy(host, order("r2"))) and App(host, order("r2")).slots.live() == "a":
+        assert {name: text for name, text in ((path.name, path.read_text()) for path in Path(layout.UNITS).iterdir()) if "@a" in name} == live, step
+        step += 1
+    assert step > 10 and host.serves() == "r2"
 
 
 # ---- killed
@@ -632,7 +684,7 @@ def test_going_back_is_to_the_release_before_with_its_settings_and_todays_enviro
     assert Path(f"{layout.APP_SETTINGS}/shop/{slot}.env").read_text() == "new"
     assert Path(f"{layout.APP_SETTINGS}/shop/{slot}.env").stat().st_mode & 0o777 == 0o600
     assert Path(f"{layout.APP_SETTINGS}/shop/{slot}.conf.py").read_text() == "workers = 'r1'\n"
-    assert "for r1" in Path(f"{layout.UNITS}/portico-shop@.service").read_text()
+    assert "for r1" in Path(f"{layout.UNITS}/portico-shop@a.service").read_text()
     assert not any(each[0] in ("systemd-run", "tar", "git") for each in host.ran)
     # And forward again.
     assert roll_back(host)["apps"]["shop"]["release"] == "r2"
@@ -651,7 +703,7 @@ def test_going_back_to_a_named_release_takes_the_beginning_of_its_name(host, ord
 
 def test_a_release_that_wants_a_credential_which_there_is_no_more_is_not_gone_back_to(host, order):
     old = order("r1")
-    old["files"][f"{layout.UNITS}/portico-shop@.service"] += "LoadCredential=card:/etc/card\n"
+    old["files"][f"{layout.UNITS}/portico-shop@%i.service"] += "LoadCredential=card:/etc/card\n"
     deployed(host, old, credentials='{"card": "x"}')
     deployed(host, order("r2"))
     with pytest.raises(StepError, match="(?s)handing over its credentials; what served before goes on serving.*not among the credentials of today: card"):
@@ -682,7 +734,7 @@ def test_a_release_that_is_not_well_any_more_is_not_gone_back_to(host, order):
     with pytest.raises(StepError, match="starting the new release"):
         roll_back(host)
     assert host.serves() == "r2" and kept() == ["r1", "r2"]
-    assert "for r2" in Path(f"{layout.UNITS}/portico-shop@.service").read_text()
+    assert "for r2" in Path(f"{layout.UNITS}/portico-shop@b.service").read_text()
 
 
 def test_how_many_are_kept_is_as_the_live_release_was_deployed(host, order):
@@ -721,7 +773,7 @@ def absent(host: Host, data: str = "kept") -> App:
 def test_a_removed_app_leaves_its_data_and_nothing_else(host, order):
     deploy(host, order("r1", shared=["media"]))
     left = absent(host).read()["left"]
-    assert any(each.endswith("portico-shop@.service") for each in left) and "the user portico-shop" in left
+    assert any(each.endswith("portico-shop@a.service") for each in left) and "the user portico-shop" in left
     absent(host).removal.remove(False)
     assert absent(host).read()["left"] == []
     assert (host.active, host.enabled, host.users) == (set(), set(), {})
@@ -735,7 +787,7 @@ def test_a_removed_app_leaves_its_data_and_nothing_else(host, order):
 
 def test_units_that_only_an_earlier_release_has_brought_go_too(host, order):
     more = order("r1")
-    more["files"][f"{layout.UNITS}/portico-shop-worker@.service"] = layout.companion_marker("shop") + "[Service]\n"
+    more["files"][f"{layout.UNITS}/portico-shop-worker@%i.service"] = layout.companion_marker("shop") + "[Service]\n"
     deploy(host, more)
     host.active.add("portico-shop-worker@a.service")
     absent(host).removal.remove(False)
@@ -745,13 +797,13 @@ def test_units_that_only_an_earlier_release_has_brought_go_too(host, order):
 def test_another_app_whose_name_begins_alike_stays(host, order):
     # An earlier release had a companion of that name.
     more = order("r1")
-    more["files"][f"{layout.UNITS}/portico-shop-api@.service"] = layout.companion_marker("shop") + "[Service]\n"
+    more["files"][f"{layout.UNITS}/portico-shop-api@%i.service"] = layout.companion_marker("shop") + "[Service]\n"
     deploy(host, more)
     deploy(host, order("r2"))
-    Path(f"{layout.UNITS}/portico-shop-api@.service").write_text("another's")
+    Path(f"{layout.UNITS}/portico-shop-api@a.service").write_text("another's")
     host.users["portico-shop-api"] = layout.app_comment("shop-api")
     absent(host).removal.remove(False)
-    assert os.listdir(layout.UNITS) == ["portico-shop-api@.service"] and list(host.users) == ["portico-shop-api"]
+    assert os.listdir(layout.UNITS) == ["portico-shop-api@a.service"] and list(host.users) == ["portico-shop-api"]
 
 
 def test_what_cannot_be_removed_is_told(host, order, monkeypatch):

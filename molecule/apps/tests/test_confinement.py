@@ -29,7 +29,7 @@ REFUSED = {
     "a change of its own Python": ("write", "/srv/portico/probe/live/release/environment/pyvenv.cfg"),
     "another release under its own link": ("remove", "/srv/portico/probe/live"),
     "/etc": ("write", "/etc/new"),
-    "its own unit": ("write", "/etc/systemd/system/portico-probe@.service"),
+    "its own unit": ("write", "/etc/systemd/system/portico-probe@a.service"),
     "/home": ("write", "/home/new"),
     "what is in /home": ("look", "/home"),
     "root's home": ("look", "/root"),
