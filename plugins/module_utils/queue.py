@@ -105,8 +105,7 @@ class Queue:
         if files.target(self.slots.link) != f"slots/{slot}":
             files.point(self.slots.link, f"slots/{slot}")
         if self._state(self.socket) != "inactive" or self._state(self.service) != "inactive":
-            # Who looked the link up before may not have connected yet.
-            time.sleep(SECONDS_TO_DRAIN)
+            time.sleep(SECONDS_TO_DRAIN)  # for who looked the link up before and has not connected yet, which nobody can see
             self._wait_while(self.service, ("activating",))
             self.steps.run(["systemctl", "stop", self.socket])
             # It ends by itself when the last of those who waited has an answer.

@@ -164,8 +164,7 @@ class Slots:
 
     def pause(self, slot: str) -> None:
         """End what a slot has in hand, and stop it. It still listens: who comes there after all has it started again."""
-        # As in retire().
-        time.sleep(SECONDS_TO_DRAIN)
+        time.sleep(SECONDS_TO_DRAIN)  # as in retire()
         self.steps.step("stopping the old release", ["systemctl", "stop", self.units(slot)[1]])
 
     def clear(self, slot: str) -> None:

@@ -13,7 +13,7 @@ def note(what):
 
 
 def end(*_signal):
-    time.sleep(1)
+    time.sleep(1)  # so long that the next scheduler would begin meanwhile, if nobody waited for this one
     note("ended")
     raise SystemExit
 
