@@ -164,7 +164,7 @@ class Slots:
 
     def pause(self, slot: str) -> None:
         """End what a slot has in hand, and stop it. It still listens: who comes there after all has it started again."""
-        time.sleep(SECONDS_TO_DRAIN)  # as in retire()
+        time.sleep(SECONDS_TO_DRAIN)  # for who looked the link up before it was moved and has not connected yet, as in retire()
         self.steps.step("stopping the old release", ["systemctl", "stop", self.units(slot)[1]])
 
     def clear(self, slot: str) -> None:

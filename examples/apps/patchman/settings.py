@@ -2,7 +2,7 @@
 
 import os
 
-from patchman.settings import *  # noqa: F403
+from patchman.settings import *  # noqa: F403 - how Django projects build on the settings of another
 
 DEBUG = False
 SECRET_KEY = os.environ["SECRET_KEY"]
@@ -10,7 +10,7 @@ ALLOWED_HOSTS = os.environ["ALLOWED_HOSTS"].split(",")
 CSRF_TRUSTED_ORIGINS = [f"https://{name}" for name in ALLOWED_HOSTS]
 
 # The one folder that the app and its worker write to.
-DATABASES["default"]["NAME"] = os.path.join(os.environ["STATE_DIRECTORY"], "patchman.db")  # noqa: F405
+DATABASES["default"]["NAME"] = os.path.join(os.environ["STATE_DIRECTORY"], "patchman.db")  # noqa: F405 - it comes from there
 
 # nginx serves what collectstatic puts here.
 STATIC_URL = "/static/"

@@ -103,7 +103,7 @@ while os.path.exists("/run/watching"):
         if text not in known:
             known.add(text)
             seen.write(text + b"\\n")
-    time.sleep(0.1)  # between two looks
+    time.sleep(0.1)  # between two looks at the process list, which tells nobody that it has grown
 seen.close()
 """
 

@@ -57,7 +57,7 @@ def test_celery_does_the_job_that_the_site_asked_for(apps, someone):
         if reports and reports[0]["processed"]:
             break
         assert time.monotonic() < deadline, reports
-        time.sleep(0.2)  # between two looks at a page
+        time.sleep(0.2)  # between two looks at a page, which does not say when the job is done
     (host,) = json.loads(someone.get(f"{site}/api/host/").text)["results"]
     assert (host["hostname"], host["kernel"]) == ("web1.example.org", "6.12.1")
 

@@ -28,7 +28,7 @@ def playbook(shop):
 
 def slow(version):
     """Return the files of a version that takes some seconds to start."""
-    return {"wsgi": "import time\n\ntime.sleep(4)\n" + APP.replace('"VERSION"', repr(version), 1)}
+    return {"wsgi": "import time\n\ntime.sleep(4)\n" + APP.replace('"VERSION"', repr(version), 1)}  # a slow start is what this one is for
 
 
 def release(shop):
