@@ -99,7 +99,7 @@ class ActionModule(PorticoAction):
         if source["git"] and state["commit"] is None and not lacks_packages:
             why = state["git_says"] or "the repository has no such branch or tag"
             raise problem("gunicorn_apps", app["name"], "source.version", source["version"], f"cannot be had from {source['git']}: {why}.")
-        fingerprint = state["commit"] or "" if source["git"] else apps.fingerprint(source, self._loader.path_dwim)
+        fingerprint = state["commit"] or "" if source["git"] else self._read(app, lambda: apps.fingerprint(source, self._loader.path_dwim))
         keys = ("name", "python", "requirements", "installer", "before_traffic", "after_traffic", "hook_seconds", "shared", "switch", "keep", "worker_class", "network", "max_requests")
         return {
             **{key: app[key] for key in keys},
@@ -125,6 +125,18 @@ class ActionModule(PorticoAction):
             },
         }
 
+    @staticmethod
+    def _read(app: dict[str, t.Any], read: t.Callable[[], t.Any]) -> t.Any:
+        """Return what is read of a source on the controller.
+
+        :raises PorticoError: naming the app and the file, where something cannot be read.
+        """
+        try:
+            return read()
+        except OSError as error:
+            kind = "path" if app["source"]["path"] is not None else "archive"
+            raise problem("gunicorn_apps", app["name"], f"source.{kind}", app["source"][kind], f"cannot be read: {error.filename}: {error.strerror}.") from error
+
     def _send(self, wanted: list[dict[str, t.Any]], orders: list[dict[str, t.Any]], hidden: dict[str, dict[str, t.Any]], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         by_name = {app["name"]: app for app in wanted}
         with tempfile.TemporaryDirectory(prefix="portico-") as here:
@@ -135,7 +147,8 @@ class ActionModule(PorticoAction):
                 source = app["source"]
                 if source["path"] is not None:
                     archive = os.path.join(here, f"{order['name']}.tar.gz")
-                    apps.pack(self._loader.path_dwim(source["path"]), archive)
+                    folder = self._loader.path_dwim(source["path"])
+                    self._read(app, lambda: apps.pack(folder, archive))
                     order["archive"] = self._to_host(archive, f"{order['name']}.tar.gz")
                 elif source["archive"] is not None:
                     suffix = archives.suffix(source["archive"])

@@ -15,7 +15,7 @@ from ansible_collections.portico.web.plugins.plugin_utils.entries import Portico
 def app_at(apps: object, name: object, version: object = None, path: str | None = None, archive: str | None = None) -> list[dict[str, t.Any]]:
     """Return a list of the one app, with another version, folder or archive for its source."""
     try:
-        return [_app_at(apps, str(name), None if version is None else str(version), path, archive)]
+        return [_app_at(apps, str(name), version, path, archive)]
     except PorticoError as error:
         raise AnsibleFilterError(str(error)) from error
 

@@ -95,7 +95,7 @@ class Certbot:
         The CA is asked once. Only where it does not know this host's account any more is a new one made, and then asked
         again: that is no failure that it counts.
         """
-        os.makedirs(layout.ACME_WEBROOT, mode=0o755, exist_ok=True)
+        files.open_folders(layout.ACME_WEBROOT, layout.STATE)
         done, log = self._order(order, known)
         if done.rc != 0 and lineage.has_no_account(done.out + done.err, log):
             set_aside_accounts(order["server"])

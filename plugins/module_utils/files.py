@@ -51,6 +51,23 @@ def point(link: str, target: str, new: str | None = None) -> None:
     os.rename(new, link)
 
 
+def open_folders(*paths: str) -> None:
+    """Make folders, and those above them, that everybody may pass through; and make such of those that are there.
+
+    Where root's umask is narrow, makedirs() would make them for root alone.
+    """
+    for path in paths:
+        above = path
+        while not os.path.isdir(above):
+            above = os.path.dirname(above)
+        os.makedirs(path, exist_ok=True)
+        while path != above:
+            os.chmod(path, 0o755)
+            path = os.path.dirname(path)
+    for path in paths:
+        os.chmod(path, 0o755)
+
+
 def remove(path: str) -> None:
     """Remove a file or a link, if it is there."""
     with contextlib.suppress(FileNotFoundError):

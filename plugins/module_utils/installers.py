@@ -12,7 +12,7 @@ import typing as t
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from ansible_collections.portico.web.plugins.module_utils import commands, layout
+from ansible_collections.portico.web.plugins.module_utils import commands, files, layout
 from ansible_collections.portico.web.plugins.module_utils.steps import Steps
 
 UV_VERSION = "0.13.9"
@@ -20,6 +20,8 @@ SECONDS_TO_GET_UV = 300
 
 PIP_SETTINGS = ("/etc/xdg/pip/pip.conf", "/etc/pip.conf")
 """Where a host's administrator tells pip of indexes and certificates; a user's own file is not the host's."""
+_OF_THE_NETWORK = ("cert", "client-cert", "proxy", "trusted-host", "timeout", "retries")
+"""How an index is reached, whichever it is."""
 SYSTEM_PYTHON = "/usr/bin/python3"
 """What gets uv, whatever Python an app runs on."""
 
@@ -46,7 +48,11 @@ class Pip:
 
     @staticmethod
     def settings(index: str | None) -> dict[str, str]:
-        return {"PIP_INDEX_URL": index} if index else {}
+        if not index:
+            return {}
+        # In place of all that the host names, in files and variables: a package of that name elsewhere must not come in.
+        kept = {f"PIP_{name.replace('-', '_').upper()}": value for name, value in pip_settings(os.environ).items() if name in _OF_THE_NETWORK}
+        return {**kept, "PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "", "PIP_NO_INDEX": "", "PIP_INDEX_URL": index}
 
 
 class Uv:
@@ -81,7 +87,9 @@ class Uv:
             **as_uv(pip_settings(os.environ), os.environ),
         }
         if index:
-            found["UV_DEFAULT_INDEX"] = index
+            # As with pip.
+            found.update({name: "" for name in ("UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX")})
+            found.update(UV_NO_SYSTEM_CONFIG="1", UV_INDEX_STRATEGY="first-index", UV_DEFAULT_INDEX=index)
         return found
 
 
@@ -149,7 +157,7 @@ def find_uv(steps: Steps) -> tuple[str | None, str]:
     program = f"{layout.UV}/{UV_VERSION}/uv"
     if os.access(program, os.X_OK):
         return program, ""
-    os.makedirs(layout.UV, mode=0o755, exist_ok=True)
+    files.open_folders(layout.UV, os.path.dirname(layout.UV))
     with tempfile.TemporaryDirectory(prefix=".new-", dir=layout.UV) as here:
         rc, out, err = steps.run(["timeout", str(SECONDS_TO_GET_UV), SYSTEM_PYTHON, "-m", "venv", f"{here}/pip"])
         if rc == 0:

@@ -205,7 +205,17 @@ class Releases:
                 if os.path.islink(path) or not os.path.isdir(path):
                     raise self.steps.error("sealing its source", f"the static folder {folder} is not there. Does a command of before_traffic make it?")
                 os.chmod(path, 0o751)
+            self._refuse_ways_out(source, path)
             self.steps.step("opening its static files", ["chmod", "--recursive", "o=rX", path])
+
+    def _refuse_ways_out(self, source: str, folder: str) -> None:
+        """Refuse a link of a static folder that leads out of the source: nginx would serve what is there to everybody."""
+        for parent, folders, names in os.walk(folder):
+            for name in (*folders, *names):
+                place = os.path.join(parent, name)
+                if os.path.islink(place) and not os.path.realpath(place).startswith(f"{os.path.realpath(source)}/"):
+                    shown = os.path.relpath(place, source)
+                    raise self.steps.error("sealing its source", f"{shown} leads out of the source, and nginx would serve what is there. Copy the file instead of linking it")
 
     # ---- recording
 

@@ -101,6 +101,13 @@ class Slots:
         if why is not None:
             raise self.steps.error("its health check", f"{self.said(service)}\n{why}")
 
+    def see_it_still_well(self, slot: str, check: health.Check) -> None:
+        """Ask once more whether a release is well that was."""
+        _socket, service = self.units(slot)
+        why = health.wait(check, layout.slot_socket(self.name, slot), lambda: self.is_("active", service))
+        if why is not None:
+            raise self.steps.error("its health check", f"{self.said(service)}\nbeside its companions, {why}")
+
     def _watch(self, service: str, with_workers: bool) -> str | None:
         """Return what became of a release that was well, if it did not stay so: what a process dies of may take a second or two."""
         main = self.steps.run(["systemctl", "show", "--property", "MainPID", "--value", service])[1].strip()

@@ -100,7 +100,8 @@ class Source:
     def _let_in(self) -> Iterator[tuple[list[str], dict[str, str]]]:
         # A hook of the host's own that runs as root has no business in a stranger's repository.
         options = ["-c", "core.hooksPath=/dev/null"]
-        environment = {}
+        # Large files of git-lfs are not fetched: a filter of the host's would ask where the repository itself says.
+        environment = {"GIT_LFS_SKIP_SMUDGE": "1"}
         if "token" in self.secrets:
             url = urlsplit(self.order["git"])
             server = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"

@@ -107,7 +107,7 @@ options:
           - Files that a requirements file includes are part of it. If one of its packages has a hash, all must have one.
         type: str
       index:
-        description: The package index to use in place of the host's own.
+        description: The package index to use, alone, in place of all that the host names in files and variables.
         type: dict
         suboptions:
           url:
@@ -222,7 +222,9 @@ options:
             description: A text that the answer has somewhere in its first MiB.
             type: str
           seconds:
-            description: How long the release may take until it says that it is ready, and again until its answer is right.
+            description:
+              - How long the release may take until it says that it is ready, and again until its answer is right.
+              - It is asked again and again meanwhile; each answer has to be whole within 5 seconds.
             type: int
             default: 60
       worker_class:

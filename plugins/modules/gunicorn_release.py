@@ -218,6 +218,11 @@ class App:
         found = {path: files.read(path.replace("%i", slot)) for path in [*wanted, f"{layout.slot_settings(self.name, '%i')}.conf.py"]}
         return {path: text for path, text in found.items() if text is not None}
 
+    def texts_of_today(self) -> dict[str, str]:
+        """Return what L(_texts) does of the live slot, if there is one."""
+        live = self.slots.live()
+        return self._texts(live) if live else {}
+
     def _credentials(self, slot: str) -> str:
         """Return the credentials of a slot as the one text that the controller makes of them."""
         found = {}
@@ -299,12 +304,16 @@ class App:
         if live is None or environment is None:
             raise StepError(f'The app "{self.name}" has no release that serves. Deploy one.')
         credentials = json.loads(self._credentials(live))
-        unit = self.order["files"][f"{layout.UNITS}/{self.unit}@%i.service"]
-        missing = sorted(set(re.findall(r"^LoadCredential=([^:\n]+):", unit, re.M)) - set(credentials))
+        missing = sorted(set(self._wanted_credentials()) - set(credentials))
         if missing:
             why = f"it wants what is not among the credentials of today: {', '.join(missing)}. Deploy it with them by gunicorn_deploy"
             raise self.steps.error("handing over its credentials", why)
         return environment, credentials
+
+    def _wanted_credentials(self) -> list[str]:
+        """Return the credentials that the release asks for: of an earlier one, not all that there are today."""
+        unit = self.order["files"][f"{layout.UNITS}/{self.unit}@%i.service"]
+        return sorted(re.findall(r"^LoadCredential=([^:\n]+):", unit, re.M))
 
     def _switch(self, release: str, environment: str, credentials: dict[str, str]) -> None:
         live, before = self.slots.live(), self.live_release()
@@ -373,7 +382,11 @@ class App:
         self.slots.see_it_well(slot, self.order["health"], self.order["max_requests"])
         if live:
             self.slots.stop_companions(live)
-        self.slots.start_companions(self._companions(slot))
+        companions = self._companions(slot)
+        self.slots.start_companions(companions)
+        if companions:
+            # Those before may have taken minutes to end, and these take their share of the memory.
+            self.slots.see_it_still_well(slot, self.order["health"])
         # Last, because it may be live already with other settings, which it keeps if these do not do.
         self.releases.remember(release)
 
@@ -421,7 +434,7 @@ class App:
                 raise self.steps.error(step, "this host does not filter the addresses that a unit speaks to. Write network: all or none")
             if rc != 0:
                 raise self.steps.error(step, err)
-        names = sorted(json.loads(self._credentials(slot)))
+        names = self._wanted_credentials()
         if names and self.steps.run([*run, "/bin/sh", "-c", 'for name; do test -r "$CREDENTIALS_DIRECTORY/$name" || exit 1; done', "sh", *names])[0] != 0:
             why = "systemd did not hand them over. In a container it needs mounts that are shared (mount --make-rshared /). Otherwise use the key environment"
             raise self.steps.error("handing over its credentials", why)
@@ -474,10 +487,9 @@ class App:
         for folder in (layout.APPS, self.home, *(f"{self.home}/{each}" for each in ("releases", "environments", "slots")), f"{self.home}/slots/{slot}"):
             os.makedirs(folder, exist_ok=True)
             os.chmod(folder, 0o711)
-        os.makedirs(f"{layout.APP_SETTINGS}/{self.name}", mode=0o755, exist_ok=True)
+        files.open_folders(f"{layout.APP_SETTINGS}/{self.name}", layout.APP_SETTINGS, os.path.dirname(self.state), layout.STATE)
         if files.target(f"{self.home}/slots/{slot}/app.sock") is None:
             files.point(f"{self.home}/slots/{slot}/app.sock", layout.slot_socket(self.name, slot))
-        os.makedirs(os.path.dirname(self.state), mode=0o755, exist_ok=True)
         if not os.path.isdir(self.state):
             os.mkdir(self.state, 0o700)
         if os.stat(self.state).st_uid != pwd.getpwnam(self.unit).pw_uid:
@@ -572,7 +584,11 @@ def _roll_back(module: AnsibleModule) -> dict[str, t.Any]:
             release = app.releases.find(order.get("wanted"), live)
             # How many are kept is not a matter of the one that is gone back to.
             keep = {"keep": app.releases.settings(live)["keep"]} if live and app.releases.settings(live) else {}
-            again = App(module, {**app.releases.settings(release), **keep, "name": app.name, "release": release})
+            then = app.releases.settings(release)
+            # Neither is who may connect: that is nginx's user on this host, as it is now.
+            socket = f"{layout.UNITS}/{app.unit}@%i.socket"
+            now = {path: text for path, text in app.texts_of_today().items() if path == socket}
+            again = App(module, {**then, "files": {**then["files"], **now}, **keep, "name": app.name, "release": release})
             told = {"before": live, "seconds": 0, **app.told(release)}
             if release != live:
                 stack.enter_context(again.failing_plainly())

@@ -454,8 +454,8 @@ class Nginx:
 
     def make_certificates(self, names: list[str]) -> None:
         """Make sure that every certificate that nginx is told of exists, if only as the placeholder."""
-        os.makedirs(layout.CERTIFICATES, mode=0o755, exist_ok=True)
-        os.makedirs(layout.ACME_WEBROOT, mode=0o755, exist_ok=True)
+        # The ACME challenge is read by nginx's workers, which are not root.
+        files.open_folders(layout.CERTIFICATES, layout.ACME_WEBROOT, layout.STATE)
         if not _is_whole(layout.PLACEHOLDER):
             shutil.rmtree(layout.PLACEHOLDER, ignore_errors=True)
             self._make_placeholder(layout.PLACEHOLDER)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import json
 import os
@@ -76,7 +77,7 @@ def present(apps: list[Entry]) -> list[Entry]:
     return [app for app in apps if app["state"] == "present"]
 
 
-def app_at(apps: object, name: str, version: str | None, path: str | None, archive: str | None, variable: str = "gunicorn_apps") -> Entry:
+def app_at(apps: object, name: str, version: object, path: str | None, archive: str | None, variable: str = "gunicorn_apps") -> Entry:
     """Return one app as the list has it, but for what is said of its source.
 
     :raises PorticoError: for an app that is not in the list, and for what its source has no use for.
@@ -85,6 +86,8 @@ def app_at(apps: object, name: str, version: str | None, path: str | None, archi
     if name not in by_name:
         raise PorticoError(f'{variable} has no app "{name}". {did_you_mean(name, by_name)}')
     app = by_name[name]
+    if app.get("state") == "absent":
+        raise problem(variable, name, "state", "absent", "takes the app away, and it was to be deployed. Take the line out, or run the site's play.")
     given = {key: value for key, value in (("version", version), ("path", path), ("archive", archive)) if value is not None}
     if len(given) > 1:
         raise PorticoError(f'The app "{name}" is given a {" and a ".join(given)} to deploy. Keep one of them.')
@@ -223,7 +226,7 @@ def host_files(app: Entry, socket_user: str) -> dict[str, str]:
         "socket_user": socket_user,
         "settings": settings,
         "credentials": layout.slot_credentials(app["name"], "%i"),
-        "threads": app["threads"] or (_THREADS if app["worker_class"] == "gthread" else 1),
+        "threads": _threads(app),
         "worker_class": _WORKER_CLASSES.get(app["worker_class"], app["worker_class"]),
     }
     companions = {layout.companion_unit(app["name"], companion["name"]): companion for companion in app["companions"]}
@@ -255,12 +258,20 @@ def environment_file(environment: Mapping[str, str]) -> str:
 
 def _contents(folder: str) -> Iterator[tuple[str, str]]:
     """Walk a folder in an order that is always the same."""
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(each for each in folders if each not in _LEFT_BEHIND)
         for name in sorted([*folders, *names]):
             if not name.endswith((".pyc", ".pyo")):
                 path = os.path.join(parent, name)
+                kind = os.lstat(path).st_mode
+                if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or stat.S_ISLNK(kind)):
+                    raise OSError(errno.EINVAL, "It is neither a file nor a folder nor a link. Move it out of the source", path)
                 yield path, os.path.relpath(path, folder)
+
+
+def _refuse(error: OSError) -> None:
+    """What cannot be listed is not left out: the release would be called complete."""
+    raise error
 
 
 @lru_cache(maxsize=1)
@@ -290,10 +301,18 @@ def _refuse_passwords_in_urls(variable: str, apps: object) -> None:
     for number, app in enumerate(apps if isinstance(apps, list) else [], start=1):
         if not isinstance(app, dict):
             continue
-        for key, inside, instead in (("source", "git", "source.token, and leave at most the user in the URL"), ("index", "url", "index.user and index.password")):
-            if any(_has_a_password(value) for value in _texts(app.get(key))):
-                name = app["name"] if isinstance(app.get("name"), str) else number
-                raise problem(variable, name, f"{key}.{inside}", HIDDEN, f"has a password in it, which others would come to see. Put it into {instead}.")
+        for key, value in app.items():
+            if key not in ("environment", "credentials") and any(_has_a_password(text) for text in _texts(value)):
+                where, instead = _WITHOUT_PASSWORDS.get(key, (str(key), "the key source.token or index.password"))
+                name = app["name"] if isinstance(app.get("name"), str) and not _has_a_password(app["name"]) else number
+                raise problem(variable, name, where, HIDDEN, f"has a password in it, which others would come to see. Put it into {instead}.")
+
+
+_WITHOUT_PASSWORDS = {
+    "source": ("source.git", "source.token, and leave at most the user in the URL"),
+    "index": ("index.url", "index.user and index.password"),
+}
+"""Where a URL stands, and where what opens it belongs."""
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -310,12 +329,15 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _has_a_password(value: str) -> bool:
+    if re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*://[^?]*\?|[^/@\s:]+:[^/@\s]+@)", value):
+        # What stands in a query may open a door; and this is no form of SSH's user@host:path.
+        return True
     found = re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]*://(?P<user>[^/?#@:]*)(?P<more>:(?![0-9]{1,5}(/|$)).*)?@", value, re.S)
     return found is not None and (found["more"] is not None or _LIKE_A_TOKEN.match(found["user"]) is not None)
 
 
 # Tokens of GitHub, GitLab and others that people write in the place of a user; and anything as long as one.
-_LIKE_A_TOKEN = re.compile(r"gh[a-z]_|github_pat_|glpat-|gldt-|pypi-|.{48}", re.S)
+_LIKE_A_TOKEN = re.compile(r"gh[a-z]_|github_pat_|glpat-|gldt-|pypi-|.{32}", re.S)
 
 
 def _check_source(variable: str, app: Entry) -> None:
@@ -387,10 +409,14 @@ def _overlap(one: str, other: str) -> bool:
     return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
+def _threads(app: Entry) -> int:
+    return app["threads"] or (_THREADS if app["worker_class"] == "gthread" else 1)
+
+
 def _check_processes(variable: str, app: Entry) -> None:
     if app["worker_class"] != "gthread" and app["threads"] not in (None, 1):
         raise problem(variable, app["name"], "threads", app["threads"], f"has no meaning with worker_class {app['worker_class']}. Take it out, or write worker_class: gthread.")
-    tasks = 1 + (app["workers"] or 1) * (1 + (app["threads"] or 1))
+    tasks = 1 + (app["workers"] or 1) * (1 + _threads(app))
     if tasks > app["tasks"]:
         raise problem(variable, app["name"], "tasks", app["tasks"], f"is too little for its workers and threads, which are {tasks} processes and threads already.")
     named: dict[str, int] = {}
@@ -443,6 +469,8 @@ def _environment(value: dict[t.Any, t.Any]) -> dict[str, str]:
     for name, content in value.items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise ValueError(f"has the name {shown(name)}, which no environment variable can have. Use letters, digits and underscores.")
+        if name in _NOT_THE_APPS:
+            raise ValueError(f"has {name}, which {_NOT_THE_APPS[name]}. Take it out.")
         if isinstance(content, bool) or not isinstance(content, (str, int, float)):
             raise ValueError(f"has a value for {shown(name)} that is not text. Write it in quotes.")
         text = str(content)
@@ -455,6 +483,16 @@ def _environment(value: dict[t.Any, t.Any]) -> dict[str, str]:
         raise ValueError("is more than 1 MiB all in all, which Linux does not take. Shorten it.")
     return variables
 
+
+_NOT_THE_APPS = {
+    "PATH": "is set so that the release's own programs are found first",
+    "GUNICORN_CMD_ARGS": "would change what the settings of gunicorn say, its socket included",
+    **dict.fromkeys(
+        ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "MAINPID", "WATCHDOG_PID", "WATCHDOG_USEC", "INVOCATION_ID", "JOURNAL_STREAM"),
+        "systemd sets for each start",
+    ),
+    **dict.fromkeys(("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY"), "systemd sets to the app's own folder"),
+}
 
 # Unicode has set these aside, and systemd takes no line and no file with one of them (its utf8_is_valid()).
 _NO_CHARACTER = re.compile("[\ufdd0-\ufdef" + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17)) + "]")

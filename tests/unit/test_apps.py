@@ -86,6 +86,12 @@ def test_a_mistake_is_told_with_its_key_and_value(wrong, words):
         assert word in str(told.value)
 
 
+@pytest.mark.parametrize("name", ["PATH", "GUNICORN_CMD_ARGS", "NOTIFY_SOCKET", "LISTEN_FDS", "STATE_DIRECTORY"])
+def test_what_an_app_runs_by_is_not_its_environment(name):
+    with pytest.raises(PorticoError, match=f'entry "shop", key "environment": has {name}, which '):
+        normalise_apps([SHOP | {"environment": {name: "/opt/x"}}])
+
+
 @pytest.mark.parametrize("environment", [{"A B": "hunter2x"}, {"A": ["hunter2x"]}, {"A": "hunter2x\0"}, {"A": "\x1bhunter2x"}, "hunter2x"])
 def test_a_mistake_in_an_environment_shows_no_value(environment):
     with pytest.raises(PorticoError) as told:
@@ -327,6 +333,11 @@ def test_every_kind_of_source_is_taken(right):
         ({"installer": "poetry"}, ["installer", "poetry", "auto, pip, uv"]),
         ({"installer": "pip", "requirements": "uv.lock"}, ["installer", "does not understand uv.lock"]),
         ({"source": {**OVER_SSH, "kye": "hunter2xx"}}, ["source.kye", "key"]),
+        ({"git": "https://me:hunter2xx@x.example/a.git"}, ["git", "has a password in it", "source.token"]),
+        ({"source": {**OVER_HTTPS, "git": "https://hunter2xx0123456789abcdef0123456@x.example/a.git"}}, ["source.git", "source.token"]),
+        ({"source": {**OVER_HTTPS, "git": "https://x.example/a.git?private_token=hunter2xx"}}, ["source.git", "source.token"]),
+        ({"source": {**OVER_SSH, "git": "me:hunter2xx@x.example:a.git"}}, ["source.git", "source.token"]),
+        ({"index": {"url": "https://x.example/simple/?token=hunter2xx"}}, ["index.url", "index.password"]),
     ],
 )
 def test_a_mistake_in_a_source_is_told_and_shows_no_secret(wrong, words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import stat
 import tarfile
 import zipfile
@@ -119,6 +120,23 @@ HOSTILE = {
     "a disk": [("a/x", (tarfile.BLKTYPE, 0o666))],
     "a pipe": [("a/x", (tarfile.FIFOTYPE, 0o666))],
 }
+
+
+def damaged_xz(path):
+    with tarfile.open(path, "w:xz") as archive:
+        content = random.Random(1).randbytes(200_000)
+        member = tarfile.TarInfo("a")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 0xFF
+    path.write_bytes(whole)
+
+
+def test_an_archive_that_is_damaged_inside_is_told(tmp_path):
+    damaged_xz(tmp_path / "a.tar.xz")
+    with pytest.raises(ArchiveError, match="cannot be unpacked"):
+        unpack(str(tmp_path / "a.tar.xz"), str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 import types
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 from ansible_collections.portico.web.plugins.action import gunicorn_deploy, gunicorn_rollback
+from ansible_collections.portico.web.plugins.filter.app_at import app_at
 from ansible_collections.portico.web.plugins.module_utils.files import digest
 from ansible_collections.portico.web.plugins.plugin_utils import apps, controller
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
@@ -66,6 +69,44 @@ def test_a_host_that_is_not_reached_is_reported_and_fails(play, tmp_path):
     assert run.returncode != 0, run.stdout
     told = json.loads((tmp_path / "result.json").read_text())
     assert told["failed"] and {host["error"] for host in told["hosts"]} == {"the host was not reached"}
+
+
+def test_an_app_that_is_to_be_absent_is_not_deployed_and_not_removed(tmp_path):
+    for given in ({"version": "v2"}, {"path": "/build"}, {}):
+        with pytest.raises(PorticoError, match='key "state": "absent" takes the app away, and it was to be deployed'):
+            apps.app_at([{**APP, "state": "absent", "data": "removed"}], "shop", given.get("version"), given.get("path"), None)
+
+
+def test_a_version_that_is_a_number_is_refused():
+    """1.10 would be the tag 1.1."""
+    with pytest.raises(PorticoError, match="is a number, not text. Write it in quotes"):
+        apps.normalise_apps(app_at([APP], "shop", 1.10))
+
+
+def test_a_job_that_names_hosts_which_are_not_there_fails(play, tmp_path):
+    run = play("deploy.yml", app="shop", version="v2", portico_hosts="wbe", result="result.json")
+    assert run.returncode != 0 and 'No host of the inventory fits "wbe"' in run.stdout, run.stdout
+
+
+@pytest.mark.parametrize("kind", ["socket", "pipe", "nobody's folder"])
+def test_a_source_that_cannot_be_read_is_named(tmp_path, monkeypatch, kind):
+    (tmp_path / "a.py").write_text("")
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(tmp_path / "odd"))
+    elif kind == "pipe":
+        os.mkfifo(tmp_path / "odd")
+    else:
+        (tmp_path / "odd").mkdir()
+
+        def walk(folder, onerror):
+            onerror(PermissionError(13, "Permission denied", f"{folder}/odd"))
+            return iter(())
+
+        monkeypatch.setattr(os, "walk", walk)
+    app = {"name": "shop", "source": {"path": str(tmp_path)}}
+    with pytest.raises(PorticoError, match=r'entry "shop", key "source.path": .* cannot be read: .*/odd: '):
+        gunicorn_deploy.ActionModule._read(app, lambda: apps.folder_digest(str(tmp_path)))
 
 
 def test_who_names_no_app_is_asked_for_one(play):

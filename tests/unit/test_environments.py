@@ -195,13 +195,36 @@ def test_builds_run_as_the_apps_user_and_see_no_secret_on_a_command_line(host, m
     folder = host.make(index={"url": "https://x.example/simple", "user": "me@x"}, secrets={"password": 'p@ss"$w/rd\\'})
     noted = Path(f"{host.notes}.env").read_text()
     assert "PIP_INDEX_URL=https://me%40x:p%40ss%22%24w%2Frd%5C@x.example/simple" in noted
-    assert "PIP_EXTRA_INDEX_URL=https://extra.example/simple" in noted and "SSL_CERT_FILE=/etc/ssl/company.pem" in noted
+    assert "SSL_CERT_FILE=/etc/ssl/company.pem" in noted
     builds = [line for line in host.module.lines() if line.startswith("systemd-run")]
     assert builds and all("--property=User=portico-shop" in line and f"ReadWritePaths={folder} " in line and "RuntimeMaxSec=" in line for line in builds)
     assert not [line for line in host.module.lines() if "ss%22" in line or 'p@ss"' in line]
     assert not [each for each in Path(folder).rglob("*") if each.is_file() and "p%40ss" in each.read_text()]
     assert os.listdir(tmp_path / "private") == []
     assert not [variables for variables in host.module.given if variables.get("UNRELATED_SECRET") and "PIP_INDEX_URL" in variables]
+
+
+@pytest.mark.parametrize(
+    ("installer", "empty", "told"),
+    [
+        ("pip", ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"), {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "https://x.example/simple", "PIP_CERT": "/etc/ssl/company.pem"}),
+        ("uv", ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"), {"UV_DEFAULT_INDEX": "https://x.example/simple", "UV_INDEX_STRATEGY": "first-index", "UV_NO_SYSTEM_CONFIG": "1"}),
+    ],
+)
+def test_a_private_index_is_asked_alone(host, monkeypatch, tmp_path, installer, empty, told):
+    (host.source / "requirements.txt").write_text("a\n")
+    (tmp_path / "pip.conf").write_text("[global]\nextra-index-url = https://extra.example/simple\nfind-links = /srv/wheels\ncert = /etc/ssl/company.pem\n")
+    monkeypatch.setattr(installers, "PIP_SETTINGS", (str(tmp_path / "pip.conf"),))
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://extra.example/simple")
+    monkeypatch.setenv("UV_INDEX", "https://extra.example/simple")
+    if installer == "uv":
+        host.with_uv()
+    host.make(index={"url": "https://x.example/simple"}, installer=installer)
+    builds = [variables for variables in host.module.given if "UV_DEFAULT_INDEX" in variables or "PIP_INDEX_URL" in variables]
+    assert builds
+    for variables in builds:
+        assert {name: variables[name] for name in told} == told
+        assert {variables[name] for name in empty} == {""}
 
 
 def test_hashes_are_asked_of_all_or_none(host):

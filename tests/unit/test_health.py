@@ -57,6 +57,30 @@ def app(tmp_path):
         server.server_close()
 
 
+def test_an_answer_that_never_ends_is_given_up(tmp_path):
+    """Each word of it comes in time."""
+    over = threading.Event()
+
+    class Endless(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not over.wait(0.05):
+                try:
+                    self.wfile.write(b".")
+                except OSError:
+                    return
+
+    with socketserver.ThreadingUnixStreamServer(str(tmp_path / "app.sock"), Endless) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        asked = threading.Thread(target=lambda: found.append(health.wrong(CHECK, server.server_address, 0.3)), daemon=True)
+        found: list[str | None] = []
+        asked.start()
+        asked.join(5)
+        over.set()
+        server.shutdown()
+    assert found == ["/health gave no whole answer within 0.3 seconds"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "answer", "wrong"),
     [

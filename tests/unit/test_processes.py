@@ -93,6 +93,7 @@ def test_a_command_that_systemd_could_misread_is_refused(command):
         ({"cpu": "50%\n"}, ["cpu", "no share"]),
         ({"tasks": 8}, ["tasks", "8", "32"]),
         ({"tasks": 40, "workers": 8, "threads": 8}, ["tasks", "40", "73"]),
+        ({"tasks": 32, "workers": 10}, ["tasks", "32", "51"]),
         ({"network": "lan"}, ["network", "lan", "local"]),
         ({"companions": [{"name": "Worker", "command": "a"}]}, ["companions.name", "Worker"]),
         ({"companions": [{"name": "../x", "command": "a"}]}, ["companions.name", "../x"]),

@@ -74,6 +74,9 @@ class Host:
             if "venv" in argv:
                 self._make_environment(Path(argv[-1]))
             return 0, "", ""
+        if argv[0] == "systemd-run" and "CREDENTIALS_DIRECTORY" in line:
+            handed_over = {each.split("=", 2)[2].split(":")[0] for each in argv if each.startswith("--property=LoadCredential=")}
+            return (0 if set(argv[argv.index("sh") + 1 :]) <= handed_over else 1), "", ""
         if argv[0] == "systemd-run":
             return (*self.hook, "")
         if argv[0] == "journalctl" and "json" in argv:
@@ -709,6 +712,58 @@ def test_a_release_that_wants_a_credential_which_there_is_no_more_is_not_gone_ba
     with pytest.raises(StepError, match="(?s)handing over its credentials; what served before goes on serving.*not among the credentials of today: card"):
         roll_back(host)
     assert host.serves() == "r2"
+
+
+def test_a_release_that_knows_nothing_of_a_new_credential_is_gone_back_to(host, order):
+    new = order("r2")
+    new["files"][f"{layout.UNITS}/portico-shop@%i.service"] += "LoadCredential=card:/etc/card\n"
+    deployed(host, order("r1"))
+    deployed(host, new, credentials='{"card": "x"}')
+    assert roll_back(host)["apps"]["shop"]["release"] == "r1" and host.serves() == "r1"
+    # It is kept for the way forward.
+    assert roll_back(host)["apps"]["shop"]["release"] == "r2" and host.serves() == "r2"
+
+
+def test_who_may_connect_is_the_hosts_matter_and_not_a_releases(host, order):
+    deploy(host, order("r1"))
+    new = order("r2")
+    new["files"] = {path: text.replace("www-data", "nginx") for path, text in new["files"].items()}
+    deploy(host, new)
+    assert roll_back(host)["apps"]["shop"]["release"] == "r1"
+    slot = os.path.basename(os.readlink(f"{layout.APPS}/shop/live"))
+    assert "SocketUser=nginx" in Path(f"{layout.UNITS}/portico-shop@{slot}.socket").read_text()
+
+
+def test_folders_that_others_pass_through_are_open_whatever_umask_says(host, order, tmp_path):
+    umask = os.umask(0o077)
+    try:
+        deploy(host, order("r1"))
+    finally:
+        os.umask(umask)
+    for folder in (layout.APP_SETTINGS, f"{layout.APP_SETTINGS}/shop", layout.STATE, f"{layout.STATE}/apps"):
+        assert os.stat(folder).st_mode & 0o777 == 0o755, folder
+
+
+def test_a_static_folder_leads_nginx_nowhere_else(host, order, source, tmp_path):
+    (tmp_path / "source" / "files").mkdir(parents=True)
+    (tmp_path / "log").write_text("the secrets of others")
+    (tmp_path / "source/files/log").symlink_to(tmp_path / "log")
+    (tmp_path / "source/requirements.txt").write_text("")
+    archive = tmp_path / "links.tar.gz"
+    subprocess.run(["tar", "-czf", archive, "-C", tmp_path / "source", "."], check=True)
+    with pytest.raises(StepError, match="(?s)sealing its source.*files/log leads out of the source"):
+        deploy(host, order("r1", archive=str(archive), static=["files"]))
+
+
+def test_a_release_that_is_not_well_when_its_companions_run_is_not_led_to(host, order, monkeypatch):
+    deploy(host, order("r1"))
+    answers = [None, "/ was answered 500"]
+    monkeypatch.setattr(health, "wait", lambda check, path, is_alive: answers.pop(0))
+    new = order("r2", companions=["portico-shop-queue"])
+    new["files"][f"{layout.UNITS}/portico-shop-queue@%i.service"] = f"# {layout.companion_marker('shop')}\n[Service]\n"
+    with pytest.raises(StepError, match="(?s)its health check.*/ was answered 500"):
+        deploy(host, new)
+    assert host.serves() == "r1" and answers == []
 
 
 def test_a_release_of_before_there_was_a_key_is_gone_back_to(host, order):

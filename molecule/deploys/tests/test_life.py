@@ -47,6 +47,7 @@ def test_going_back_loses_nothing_and_takes_seconds(shop, playbook):
         run = playbook("gunicorn_rollback.yml")
         assert run.ok, run.output
     print(load.report)
+    assert float(re.search(r'"seconds": ([\d.]+)', run.output)[1]) < 30, run.output
     assert not load.report.lost and load.report.closed_idle == 0, load.report
     # The release of then, with the environment of today.
     assert (release(shop), shop.version()) == (first, {"one green"})

@@ -52,6 +52,19 @@ def test_what_nginx_refuses_is_not_published(old, keys, words, flags):
         heals(old)
 
 
+def test_a_template_that_raises_for_one_of_a_thousand_sites_changes_nothing(old, tmp_path):
+    template = tmp_path / "bad.conf.j2"
+    template.write_text("server {\n    listen 80;\n    server_name {{ 1 // 0 }};\n}\n")
+    thousand = [{"name": f"s{number}", "server_names": [f"s{number}.example.test"], "tls": False, "root": "/srv"} for number in range(1000)]
+    thousand[499] = {**thousand[499], "root": None, "template": str(template)}
+    with nothing_changes(old):
+        for flags in ([], ["--check"]):
+            run = old.publish("new", *flags, more=tuple(thousand))
+            assert not run.ok and run.changed == {old.name: 0}, run.output
+            assert re.search(r'entry \\?"s499\\?", key \\?"template\\?": .*bad\.conf\.j2\\?" fails in line 3', run.output), run.output
+    heals(old)
+
+
 @pytest.mark.parametrize("port", ["nginx_http_port", "nginx_https_port"])
 def test_a_port_that_another_process_holds_is_found_out(old, port):
     """Only the running workers tell that they went on as before."""
