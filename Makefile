@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
 # The long ones are for `make test-all`.
-SCENARIOS := default deploys apps certificates installed published strangers trouble
+SCENARIOS := default sites deploys apps certificates installed published strangers trouble
 LONG_SCENARIOS := processes renewal faults
 
 .PHONY: help

@@ -24,16 +24,34 @@ HARMLESS: dict[str, Any] = {
     "server_names": ["shop.example.com", "www.shop.example.com"],
     "certificate": "shop",
     "proxy": "http://127.0.0.1:8000",
+    "upstream": "pool",
     "root": "/srv/www",
+    "alias": "/srv/other",
+    "fallback": "/index.html",
     "redirect": "https://example.com/new",
     "app": "shop",
     "extra_config": "client_max_body_size 1m;",
     "path": "/place/",
     "template": "own.conf.j2",
+    "text": "robots",
+    "content_type": "text/html",
+    "max_body_size": "20m",
+    "host": "inner.example.com",
+    "ca": "/etc/ssl/inner.pem",
+    "certificate_name": "certified.example.com",
+    "hide_headers": "X-Powered-By",
+    "csp": "default-src 'none'",
+    "csp_report_only": "default-src 'self'",
+    "header": "X-Extra",
+    "value": "extra",
+    "address": "10.0.0.1:8000",
 }
 """A value of each key that is text, with which a site is right."""
 
-ANSWERS = ("app", "proxy", "root", "redirect")
+ANSWERS = ("app", "upstream", "proxy", "root", "alias", "redirect", "answer")
+UPSTREAM = {"name": "pool", "servers": [{"address": "10.0.0.1:8000"}]}
+_BESIDE = {"backend": {"proxy": "https://inner.example.com"}}
+"""What has to stand beside a key so that it means something; else it is files."""
 
 
 def text_keys(described: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -42,6 +60,8 @@ def text_keys(described: dict[str, Any], prefix: str = "") -> Iterator[str]:
         kind = option.get("elements", option["type"]) if option["type"] == "list" else option["type"]
         if kind == "dict":
             yield from text_keys(option.get("suboptions", {}), f"{prefix}{key}.")
+            if not option.get("suboptions"):
+                yield from (f"{prefix}{key}.header", f"{prefix}{key}.value")
         elif kind == "str" and "choices" not in option:
             yield f"{prefix}{key}"
 
@@ -49,18 +69,35 @@ def text_keys(described: dict[str, Any], prefix: str = "") -> Iterator[str]:
 def site(key: str, value: str) -> dict[str, Any]:
     """Return a site that is right but for the value of one dotted key."""
     made: dict[str, Any] = {"name": "shop", "server_names": copy.copy(HARMLESS["server_names"]), "certificate": "shop"}
-    first, _dot, second = key.partition(".")
+    first, _dot, rest = key.partition(".")
     if first == "locations":
-        location = {"path": HARMLESS["path"]}
-        if second not in ANSWERS:
-            location["root"] = HARMLESS["root"]
-        made["locations"] = [{**location, second: value}]
+        made["locations"] = [{"path": HARMLESS["path"], **_with(rest, value)}]
     elif first == "server_names":
         made["server_names"][1] = value
         made["root"] = HARMLESS["root"]
     else:
-        if first not in ANSWERS:
-            made["root"] = HARMLESS["root"]
+        made.update(_with(key, value))
+    return made
+
+
+def _with(key: str, value: str) -> dict[str, Any]:
+    """Return a dotted key with its value, and what it needs beside it."""
+    first, _dot, last = key.partition(".")
+    made: dict[str, Any] = {} if first in ANSWERS else copy.copy(_BESIDE.get(first, {"root": HARMLESS["root"]}))
+    if last in ("header", "value"):
+        made[first] = {value: HARMLESS["value"]} if last == "header" else {HARMLESS["header"]: value}
+    else:
+        made[first] = {last: value} if last else value
+    return made
+
+
+def upstream(key: str, value: str) -> dict[str, Any]:
+    """Return an upstream that is right but for the value of one dotted key."""
+    made: dict[str, Any] = {**copy.deepcopy(UPSTREAM), "tls": True, "host": HARMLESS["host"]}
+    first, _dot, last = key.partition(".")
+    if last:
+        made[first] = [{last: value}]
+    else:
         made[first] = value
     return made
 

@@ -41,6 +41,8 @@ UNITS = "/etc/systemd/system"
 LOCKS = "/run/lock"
 
 ACME_CA_BUNDLE = "/etc/portico/acme-ca.pem"
+TRUSTED_CAS = "/etc/ssl/certs/ca-certificates.crt"
+"""What the host trusts, where the package ca-certificates of Debian and its derivatives keeps it."""
 
 # What a server block may promise about HTTPS depends on the certificate that it serves, and on that
 # alone. So the promise lies beside the certificate, and moving the one symlink changes both at once.

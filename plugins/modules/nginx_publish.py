@@ -26,8 +26,10 @@ options:
   sites:
     description:
       - The sites of this scope.
-      - Each needs exactly one of O(sites[].app), O(sites[].proxy), O(sites[].root), O(sites[].redirect)
-        and O(sites[].locations).
+      - Each needs exactly one of O(sites[].app), O(sites[].upstream), O(sites[].proxy), O(sites[].root), O(sites[].alias),
+        O(sites[].redirect), O(sites[].answer) and O(sites[].locations).
+      - What a site says of body sizes, timeouts, buffering, backends and headers holds for each of its O(sites[].locations)
+        that does not say something else.
       - A site that is no longer in the list is no longer served.
     type: list
     elements: dict
@@ -55,14 +57,35 @@ options:
           - Websockets are led on to it, and no other protocol. nginx waits 60 seconds for its next word, or longer where the app's
             own C(timeout) is. C(proxy_read_timeout) in an C(extra_config) says something else.
         type: str
+      upstream:
+        description:
+          - The name of an upstream of O(upstreams), several servers of which one answers, at the path C(/).
+          - Websockets are led on to it, as to an O(sites[].app).
+        type: str
       proxy:
         description:
-          - The URL of an HTTP server that answers, such as V(http://127.0.0.1:8000).
-          - A path in the URL replaces the location's path, as nginx's own C(proxy_pass) does it.
+          - The URL of an HTTP server that answers, such as V(http://127.0.0.1:8000), V(https://backend.example.com), or
+            V(http://unix:/run/wiki.sock) for one that listens at a unix socket.
+          - A path in the URL replaces the location's path, as nginx's own C(proxy_pass) does it. Both end with a slash, so that
+            nobody is led out of it. A socket's stands behind a colon, as in V(http://unix:/run/wiki.sock:/wiki/).
+          - The certificate of an C(https://) server is verified; O(sites[].backend) says by what.
           - Websockets are led on to it, as to an O(sites[].app).
         type: str
       root:
         description: An absolute path on the host. nginx serves the files below it.
+        type: str
+      alias:
+        description:
+          - An absolute path on the host. nginx serves the files below it, and the location's path is not part of theirs,
+            so that at V(/media/) the file of V(/media/a.png) is C(alias)/a.png.
+          - The path of such a location ends with a slash. Without it nginx would lead visitors out of the folder
+            (C(/media../)).
+        type: str
+      fallback:
+        description:
+          - The file below O(sites[].root) that is served where that has none of the path that is asked for, such as
+            V(/index.html) for an application of a single page, which finds its way itself.
+          - Without it, or where there is no such file, the answer is 404.
         type: str
       redirect:
         description:
@@ -70,6 +93,22 @@ options:
           - With no path, as in V(https://example.com), the visitor's path and query are kept; with a path, everybody
             is sent to exactly that address.
         type: str
+      answer:
+        description: A fixed answer, for what needs no application.
+        type: dict
+        suboptions: &answer
+          status:
+            description: Its status. Redirects are made by C(redirect).
+            type: int
+            default: 200
+          text:
+            description: Its body.
+            type: str
+            default: ""
+          content_type:
+            description: What the body is.
+            type: str
+            default: text/plain; charset=utf-8
       locations:
         description: What the site does, path by path, when one answer for all of it is not enough.
         type: list
@@ -79,8 +118,15 @@ options:
             description: The beginning of the paths that this location answers, such as V(/) or V(/api/).
             type: str
             required: true
+          exact:
+            description: Whether it answers this path alone, and not those that begin with it.
+            type: bool
+            default: false
           app:
             description: As O(sites[].app), for this path. The app's static folders come along.
+            type: str
+          upstream:
+            description: As O(sites[].upstream), for this path.
             type: str
           proxy:
             description: As O(sites[].proxy), for this path.
@@ -88,12 +134,110 @@ options:
           root:
             description: As O(sites[].root), for this path, which is kept, so that V(/media/a.png) is C(root)/media/a.png.
             type: str
+          alias:
+            description: As O(sites[].alias), for this path, which is not kept.
+            type: str
+          fallback:
+            description: As O(sites[].fallback), for this path.
+            type: str
           redirect:
             description: As O(sites[].redirect), for this path.
+            type: str
+          answer:
+            description: As O(sites[].answer), for this path.
+            type: dict
+            suboptions: *answer
+          max_body_size: &max_body_size
+            description:
+              - The largest body that a visitor may send, such as V(100m) for uploads, in bytes or with C(k), C(m) or C(g). V(0) is
+                no limit.
+              - If neither a location nor its site says it, it is 16 megabytes.
+            type: str
+          timeout: &timeout
+            description:
+              - For how many seconds a backend may take for the next word of its answer, and nginx for handing on a request.
+              - If not given, 60, or what the app's own C(timeout) needs.
+            type: int
+          unbuffered: &unbuffered
+            description:
+              - What is passed on as it comes, and not only when nginx has all of it or a good part.
+              - V(answers) is for server-sent events and other streams. An application that knows which answers are streams
+                sends C(X-Accel-Buffering) with the value V(no) with them, and needs no key.
+              - V(requests) is for backends that read large uploads while they arrive. Such a backend waits for slow visitors itself.
+            type: list
+            elements: str
+            choices: [answers, requests]
+          backend: &backend
+            description: How a backend that O(sites[].proxy) names is spoken to. O(upstreams) has the same keys.
+            type: dict
+            suboptions:
+              host:
+                description: The host name that the backend is asked for. If not given, the one that the visitor asked for.
+                type: str
+              verify:
+                description: Whether the certificate of a backend that is spoken to over TLS is verified. If not given, it is.
+                type: bool
+              ca:
+                description:
+                  - A file on the host with the CA certificates that verify it.
+                  - If not given, those that the host trusts.
+                type: str
+              certificate_name:
+                description: The name that its certificate is to have. If not given, O(sites[].backend.host), or the host in the URL.
+                type: str
+          headers: &headers
+            description:
+              - Headers that are sent with every answer, whatever its status, name to value. They replace what a backend sends
+                under these names, and the safe ones that Portico sends by itself (C(X-Content-Type-Options), C(X-Frame-Options),
+                C(Referrer-Policy)).
+              - With an empty value none is sent by Portico, and a backend's is passed on.
+              - Those of a location are added to its site's.
+            type: dict
+          hide_headers: &hide_headers
+            description: Headers of a backend that visitors do not get, such as V(X-Powered-By). Those of a location are added to its site's.
+            type: list
+            elements: str
+          csp: &csp
+            description:
+              - The C(Content-Security-Policy) that is sent with every answer, in place of a backend's.
+              - If not given, a backend's is passed on, and none is sent for files. With an empty text a location sends none.
+            type: str
+          csp_report_only: &csp_report_only
+            description: As C(csp), for C(Content-Security-Policy-Report-Only), with which browsers tell and do not refuse.
             type: str
           extra_config:
             description: As O(sites[].extra_config), inside this location.
             type: str
+      max_body_size: *max_body_size
+      timeout: *timeout
+      unbuffered: *unbuffered
+      backend: *backend
+      headers: *headers
+      hide_headers: *hide_headers
+      csp: *csp
+      csp_report_only: *csp_report_only
+      hsts:
+        description:
+          - What is promised to browsers that have visited the site over HTTPS (RFC 6797), which then ask for nothing else.
+          - It is promised only with a certificate that browsers trust.
+          - If not given, two years are promised where a backend promises nothing itself. If given, it counts instead of a
+            backend's.
+        type: dict
+        suboptions:
+          max_age:
+            description: For how many seconds it holds. V(0) takes back what was promised before.
+            type: int
+            default: 63072000
+          include_subdomains:
+            description: Whether it holds for all names below the site's, too. Every one of them then needs HTTPS.
+            type: bool
+            default: false
+          preload:
+            description:
+              - Whether browsers may be delivered with the promise (U(https://hstspreload.org)). There is no quick way back.
+              - The list asks for O(sites[].hsts.include_subdomains) and a year at the least.
+            type: bool
+            default: false
       extra_config:
         description:
           - Directives of nginx that the site's server block gets at its end, for what has no key.
@@ -108,7 +252,8 @@ options:
             C(| safe) plain text.
           - It sees C(site), C(host), C(http_port), C(https_port), the play's variables and Ansible's filters, and it can include
             Portico's templates, such as C(listen.conf.j2) and C(certificate.conf.j2).
-          - What the site does need not be said then; with it, C(site.locations) has it.
+          - What the site does need not be said then; with it, C(site.locations) has it. What else the site says is the
+            template's to write, but for its certificate and its headers, which C(certificate.conf.j2) has.
         type: str
       tls:
         description: Whether the site is served over HTTPS, with plain HTTP redirecting to it.
@@ -130,6 +275,86 @@ options:
         type: str
         choices: [acme, own, self_signed]
         default: acme
+  upstreams:
+    description: Backends of several servers each, that the sites of this scope may name.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What sites call it. Letters, digits, dots, underscores and hyphens; at most 64 of them.
+        type: str
+        required: true
+      servers:
+        description: Its servers.
+        type: list
+        elements: dict
+        required: true
+        suboptions:
+          address:
+            description: V(10.0.0.1:8000), V([2001:db8::1]:8000), V(backend.example.com:8000), or V(unix:/run/wiki.sock).
+            type: str
+            required: true
+          weight:
+            description: How many requests it gets for each that a server of weight 1 gets.
+            type: int
+            default: 1
+          max_fails:
+            description: After how many failed tries within O(upstreams[].servers[].fail_timeout) it is left alone. V(0) is never.
+            type: int
+            default: 1
+          fail_timeout:
+            description: For how many seconds failures are counted, and for how many it is then left alone.
+            type: int
+            default: 10
+          max_connections:
+            description: How many connections it gets at a time. V(0) is no limit.
+            type: int
+            default: 0
+          backup:
+            description: Whether it is asked only while no other answers.
+            type: bool
+            default: false
+          down:
+            description: Whether it is asked at all. It keeps its place, so that the others go on to get what they got.
+            type: bool
+            default: false
+      balance:
+        description:
+          - Which server is asked next. With V(address) and V(uri) the same visitor, and the same path, always meet the same one,
+            and few meet another when the servers change.
+          - V(random) asks the less busy one of two at random, which is right where several nginx share the servers.
+        type: str
+        choices: [round_robin, least_connections, address, uri, random]
+        default: round_robin
+      keepalive:
+        description: How many idle connections each worker of nginx keeps open for the next request. V(0) is none.
+        type: int
+        default: 16
+      tries:
+        description:
+          - How many servers are asked at the most, where one cannot be reached or does not answer in time.
+          - What was posted to a server (C(POST), C(PATCH), C(LOCK)) is never sent to another. C(PUT) and C(DELETE) are, which
+            mean the same when they come twice.
+        type: int
+        default: 3
+      tls:
+        description: Whether its servers are spoken to over TLS.
+        type: bool
+        default: false
+      host:
+        description: The host name that they are asked for. If not given, the one that the visitor asked for.
+        type: str
+      verify:
+        description: Whether the certificates of servers with O(upstreams[].tls) are verified.
+        type: bool
+        default: true
+      ca:
+        description: A file on the host with the CA certificates that verify them. If not given, those that the host trusts.
+        type: str
+      certificate_name:
+        description: The name that their certificates are to have. If not given, O(upstreams[].host).
+        type: str
   apps:
     description: The apps that sites may name, described as M(portico.web.gunicorn_deploy#module) does.
     type: list
@@ -154,7 +379,8 @@ options:
     description:
       - Whether all of Portico's lists that the play has are checked first, as M(portico.web.check) does it. The role says
         yes, and saves a task.
-      - O(sites) and O(apps) are then the play's own C(nginx_sites) and C(nginx_apps), unless they are given.
+      - O(sites), O(upstreams) and O(apps) are then the play's own C(nginx_sites), C(nginx_upstreams) and C(nginx_apps), unless they
+        are given.
     type: bool
     default: false
   packages:
@@ -215,6 +441,39 @@ EXAMPLES = r"""
             root: /srv/reports
           - path: /api/
             proxy: http://127.0.0.1:9000
+
+- name: Publish a site with several servers, a verified one over TLS, uploads, a stream, and headers of its own
+  portico.web.nginx_publish:
+    upstreams:
+      - name: films
+        balance: least_connections
+        servers:
+          - address: 10.0.0.1:8000
+          - address: 10.0.0.2:8000
+          - address: 10.0.0.3:8000
+            backup: true
+    sites:
+      - name: films
+        server_names: [films.example.com]
+        hsts: {include_subdomains: true}
+        csp: default-src 'self'
+        headers: {X-Frame-Options: DENY}
+        locations:
+          - path: /
+            upstream: films
+          - path: /upload/
+            upstream: films
+            max_body_size: 4g
+            timeout: 600
+          - path: /events/
+            upstream: films
+            unbuffered: [answers]
+          - path: /bills/
+            proxy: https://bills.internal.example.com/
+            backend: {ca: /etc/ssl/internal-ca.pem}
+          - path: /media/
+            alias: /srv/films
+            csp: sandbox
 """
 
 RETURN = r"""

@@ -28,7 +28,7 @@ _TEMPLATES = Path(__file__).parents[2] / "roles" / "nginx" / "templates"
 _NEEDS_NO_QUOTES = re.compile(r"[^\s;{}\"'\\#$]+")
 
 # One file a concern, in the order of their meaning for a reader; a site has a file of its own.
-_FILES = ("nginx.conf", "tls.conf", "maps.conf", "headers.conf", "proxy.conf", "acme.conf", "http.conf", "default.conf")
+_FILES = ("nginx.conf", "tls.conf", "maps.conf", "headers.conf", "forwarded.conf", "proxy.conf", "acme.conf", "http.conf", "default.conf")
 _HTTP_LEVEL = ("nginx.conf", "tls.conf")
 
 SETTINGS = ("http_port", "https_port", "extra_config")
@@ -83,6 +83,19 @@ def base(settings: Mapping[str, t.Any], host: Host) -> dict[str, str]:
     return texts
 
 
+def scope_files(scope: str, upstreams: Sequence[Mapping[str, t.Any]], sites: Sequence[Mapping[str, t.Any]] = ()) -> dict[str, str]:
+    """Return what the sites of a scope have at the http level: a file, or none where they have nothing there.
+
+    :param upstreams: complete upstreams, as L(upstreams.normalise_upstreams) returns them.
+    :param sites: complete sites.
+    :returns: path inside the generation -> text.
+    """
+    promises = [site for site in sites if site["own_promise"] and site["tls"]]
+    if not upstreams and not promises:
+        return {}
+    return {f"scopes/{scope}.conf": _environment().get_template("scope.conf.j2").render(scope=scope, upstreams=upstreams, promises=promises)}
+
+
 def site_files(
     sites: Sequence[Mapping[str, t.Any]],
     apps: Sequence[Mapping[str, t.Any]],
@@ -90,6 +103,7 @@ def site_files(
     settings: Mapping[str, t.Any],
     variables: Mapping[str, t.Any] | None = None,
     resolve: Callable[[str], str] = str,
+    scope: str = layout.NGINX_SCOPE,
 ) -> dict[str, str]:
     """Return a file for each site.
 
@@ -101,7 +115,7 @@ def site_files(
     :raises PorticoError: when a template of somebody's own does not make whole directives.
     """
     template = _environment().get_template("site.conf.j2")
-    common = _common(settings, host)
+    common = {**_common(settings, host), "scope": scope}
     sockets = {app["name"]: layout.app_socket(app["name"]) for app in apps}
     files = {}
     for site in sites:
@@ -174,6 +188,14 @@ def bare(value: t.Any) -> Markup:
     return text
 
 
+def _level(text: str, level: int) -> Markup:
+    """Return directives of ours, a line each, in a block of that depth.
+
+    None of them has a line break in it, so that it need not be read as nginx reads it, which takes time for a thousand sites.
+    """
+    return Markup("".join(f"{'    ' * level}{line}\n" for line in text.splitlines()))
+
+
 @pass_context
 def _finalize(_context: object, value: t.Any) -> Markup:
     """Make a token of whatever an expression is. For the context's sake jinja2 does it at run time, to constants too."""
@@ -194,5 +216,6 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     environment.filters["bare"] = bare
+    environment.filters["level"] = _level
     environment.filters["indented"] = lambda text, level: Markup(indented(text, level).removesuffix("\n"))
     return environment

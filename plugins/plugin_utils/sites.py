@@ -7,35 +7,31 @@ from __future__ import annotations
 import os
 import re
 import typing as t
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from urllib.parse import urlsplit
 
-from ansible_collections.portico.web.plugins.module_utils import layout
-from ansible_collections.portico.web.plugins.module_utils.lexer import statements
-from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
-from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, PorticoError, did_you_mean, problem, shown
+from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, headers, locations
+from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, PorticoError, problem, shown
 
-_ANSWERS = ("app", "proxy", "root", "redirect")
-"""What a location can do. A site that does one thing only may say it without a list of locations."""
 
-_NGINX_WAITS = 60
-"""For so many seconds nginx waits for the next word of an answer, unless it is told otherwise (proxy_read_timeout)."""
-
-_SECONDS_MORE = 5
-"""gunicorn looks from time to time whether a worker's time is up. It is to end it first, and say so in its log."""
-
-def normalise_sites(sites: object, apps: Sequence[Mapping[str, t.Any]] | None, variable: str = "nginx_sites") -> list[Entry]:
+def normalise_sites(
+    sites: object, apps: Sequence[Mapping[str, t.Any]] | None, variable: str = "nginx_sites", upstreams: Sequence[Entry] | None = None
+) -> list[Entry]:
     """Return the sites complete and checked.
 
     :param apps: the complete apps that a site may name; None where they are not known and not asked about.
-    :returns: for each site: name, server_names, canonical, aliases, tls, certificate, issuer, and locations, a list
-        whose elements have path, does (C(app), C(proxy), C(root), C(redirect) or C(static)), target, rest,
-        extra_config, adds_header and waits (seconds, or None for nginx's own); extra_config and template, each text or None.
+    :param upstreams: the complete upstreams that it may name; None alike.
+    :returns: for each site: name, server_names, canonical, aliases, tls, certificate, issuer, promise and own_promise (the variable that
+        has it, and its text where it is not Portico's own), sends (L(headers.Sends)), says (whether its block has directives of these), locations (L(locations.of_site)), max_body_size, timeout, unbuffered,
+        extra_config and template, each as it is documented, or None.
     :raises PorticoError: at the first mistake.
     """
     described = entries.options("nginx_publish", "sites")
     complete = entries.normalise(variable, sites, described, _FORMATS)
-    known = None if apps is None else {app["name"]: app for app in apps if app.get("state") != "absent"}
+    known = locations.Known(
+        None if apps is None else {app["name"]: app for app in apps if app.get("state") != "absent"},
+        None if upstreams is None else {upstream["name"]: upstream for upstream in upstreams},
+    )
     normalised = [_site(variable, site, known) for site in complete]
     _refuse_shared_names(variable, normalised)
     _refuse_two_issuers(variable, normalised)
@@ -108,14 +104,10 @@ def _with_certificate(sites: Iterable[Entry]) -> t.Iterator[Entry]:
     return (site for site in sites if site["tls"])
 
 
-def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | None) -> Entry:
+def _site(variable: str, site: Entry, known: locations.Known) -> Entry:
     def mistake(key: str, value: object, why: str) -> PorticoError:
         return problem(variable, site["name"], key, value, why)
 
-    given = [key for key in (*_ANSWERS, "locations") if site[key] is not None]
-    # A template of somebody's own may do something that has no key.
-    if len(given) != 1 and (given or site["template"] is None):
-        raise mistake(*_one_answer(given, (*_ANSWERS, "locations")))
     names = site["server_names"]
     if not names:
         raise mistake("server_names", names, "is empty. Write at least one host name.")
@@ -124,24 +116,7 @@ def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | 
     twins = [name for at, name in enumerate(names) if name in names[:at]]
     if twins:
         raise mistake("server_names", twins[0], "stands there twice. Write each name once.")
-
-    locations: list[Entry] = []
-    alone = [{"path": "/", given[0]: site[given[0]]}] if given and given != ["locations"] else []
-    for at, location in enumerate(site["locations"] or alone):
-        prefix = f"locations[{at}]." if site["locations"] else ""
-        answers = [key for key in _ANSWERS if location.get(key) is not None]
-        if len(answers) != 1:
-            key, value, why = _one_answer(answers, _ANSWERS)
-            raise mistake(prefix + key, value, why)
-        does, target = answers[0], location[answers[0]]
-        waits = None
-        if does == "app" and apps is not None:
-            if target not in apps:
-                raise mistake(f"{prefix}app", target, f"is not an app of gunicorn_apps. {did_you_mean(target, apps)}")
-            locations.extend(_static_locations(apps[target], location["path"]))
-            waits = _waits(apps[target], site["extra_config"], location.get("extra_config"))
-        locations.append(_location(location["path"], does, target, location.get("extra_config"), waits))
-    _refuse_shared_paths(mistake, locations)
+    sends = headers.sends(site)
     return {
         "name": site["name"],
         "server_names": names,
@@ -150,57 +125,23 @@ def _site(variable: str, site: Entry, apps: Mapping[str, Mapping[str, t.Any]] | 
         "tls": site["tls"],
         "certificate": site["certificate"] or site["name"],
         "issuer": site["issuer"],
-        "locations": locations,
-        "extra_config": site["extra_config"],
-        "template": site["template"],
+        **_promise(site, sends),
+        "sends": sends,
+        "says": locations.says(site) or bool(sends.hidden) or (not site["tls"] and sends != headers.NOTHING_MORE),
+        "locations": locations.of_site(site, known, mistake),
+        **{key: site[key] for key in ("max_body_size", "timeout", "unbuffered", "extra_config", "template")},
     }
 
 
-def _location(path: str, does: str, target: str, extra: str | None = None, waits: int | None = None) -> Entry:
-    # nginx drops the headers of the server from a location that sends one of its own.
-    adds_header = "add_header" in _said(extra)
-    return {"path": path, "does": does, "target": target, "rest": _rest(does, target), "extra_config": extra, "adds_header": adds_header, "waits": waits}
-
-
-def _said(extra: str | None) -> set[str]:
-    """Return the directives that a text says for the block that it stands in."""
-    return {words[0] for depth, words, _line in statements(extra or "") if depth == 0}
-
-
-def _waits(app: Mapping[str, t.Any], *extras: str | None) -> int | None:
-    """Return for how many seconds nginx waits for an app whose answers may take longer than nginx's own patience."""
-    if any("proxy_read_timeout" in _said(extra) for extra in extras) or app.get("timeout", 0) < _NGINX_WAITS:
-        return None
-    return app["timeout"] + _SECONDS_MORE
-
-
-def _rest(does: str, target: str) -> str:
-    """Return what nginx appends to a redirect's target: the visitor's path and query, if the target has none."""
-    if does != "redirect":
-        return ""
-    parts = urlsplit(target)
-    return "" if parts.path or parts.query or parts.fragment else "$request_uri"
-
-
-def _one_answer(given: Sequence[str], possible: Sequence[str]) -> tuple[str, object, str]:
-    if given:
-        return " and ".join(given), HIDDEN, f"are given together. A {'site' if 'locations' in possible else 'location'} does one thing: keep one of them."
-    return " or ".join(possible), HIDDEN, "is missing. Say with one of them what the site does."
-
-
-def _static_locations(app: Mapping[str, t.Any], path: str) -> list[Entry]:
-    """Return the static folders of an app that is mounted at a path."""
-    base = path.rstrip("/")
-    source = layout.app_source(app["name"])
-    return [_location(base + prefix, "static", f"{source}/{folder}/") for prefix, folder in (app["static"] or {}).items()]
-
-
-def _refuse_shared_paths(mistake: t.Callable[[str, object, str], PorticoError], locations: Iterable[Entry]) -> None:
-    seen: set[str] = set()
-    for location in locations:
-        if location["path"] in seen:
-            raise mistake("locations", location["path"], "is the path of two locations (an app brings its static folders along). Keep one.")
-        seen.add(location["path"])
+def _promise(site: Entry, sends: headers.Sends) -> Entry:
+    """Return the variable that has the site's promise of HTTPS, and its text where it is not Portico's own."""
+    own = headers.promise(site["hsts"])
+    if own is None:
+        # Where a backend's is hidden, it is no matter what that says.
+        return {"promise": "$portico_hsts" if headers.HSTS.lower() in map(str.lower, sends.hidden) else "$portico_promise", "own_promise": None}
+    # Two names that differ in their hyphens and dots alone are two variables.
+    number = zlib.crc32(site["name"].encode())
+    return {"promise": f"$portico_promise_{number:08x}", "own_promise": own}
 
 
 def _refuse_shared_names(variable: str, sites: Iterable[Entry]) -> None:
@@ -227,51 +168,13 @@ def server_name(value: str) -> str:
     return ("*." if value.startswith("*.") else "") + formats.host_name(value.removeprefix("*."))
 
 
-def _backend(value: str) -> str:
-    """An C(http://) URL that C(proxy_pass) takes as it stands."""
-    parts = _url(value, ("http",))
-    if parts.query or parts.fragment or parts.username:
-        raise ValueError("has a query, a fragment or a user in it. Write http://HOST:PORT, with a path at most.")
-    return value
-
-
-def _redirect(value: str) -> str:
-    _url(value, ("http", "https"))
-    return value
-
-
-def _url(value: str, schemes: Sequence[str]) -> t.Any:
-    either = " or ".join(f"{scheme}://" for scheme in schemes)
-    formats.printable(value)
-    if "$" in value or re.search(r"[\s\"\\<>^`{|}]", value):
-        raise ValueError("has a character that no URL has. Percent-encode it.")
-    try:
-        parts = urlsplit(value)
-        # Only reading the port tells whether it is a number below 65536.
-        valid = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError(f"is not a URL that begins with {either} and a host. Write it in full.")
-    if parts.hostname and ":" not in parts.hostname:
-        formats.host_name(parts.hostname, what="has a host that")
-    return parts
-
-
 _SETTINGS: Mapping[str, Callable[[object], None]] = {"http_port": _port, "https_port": _port, "extra_config": _own_text, "scope": _scope}
 
 _FORMATS: Mapping[str, entries.Format] = {
     "name": formats.file_name,
     "server_names": server_name,
     "certificate": formats.file_name,
-    "proxy": _backend,
-    "root": formats.absolute_path,
-    "redirect": _redirect,
-    "extra_config": formats.nginx_text,
+    "hsts": headers.hsts,
     "template": formats.printable,
-    "locations.path": formats.url_path,
-    "locations.proxy": _backend,
-    "locations.root": formats.absolute_path,
-    "locations.redirect": _redirect,
-    "locations.extra_config": formats.nginx_text,
+    **locations.FORMATS,
 }

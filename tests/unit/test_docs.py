@@ -10,6 +10,7 @@ import yaml
 
 from ansible_collections.portico.web.plugins.plugin_utils.apps import normalise_apps
 from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
+from ansible_collections.portico.web.plugins.plugin_utils.upstreams import normalise_upstreams
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -25,6 +26,14 @@ def test_a_play_that_is_shown_is_an_example(page, example, shown):
 @pytest.mark.parametrize(("page", "link"), LINKS)
 def test_a_link_leads_somewhere(page, link):
     assert (ROOT / "docs" / link).exists()
+
+
+def test_the_sites_and_upstreams_that_are_shown_are_right():
+    shown = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(nginx_\w+:\n.*?)```", PAGES["sites.md"], re.DOTALL)]
+    upstreams = normalise_upstreams([upstream for block in shown for upstream in block.get("nginx_upstreams", [])])
+    apps = [{"name": "shop", "static": {"/static/": "static"}}]
+    sites = normalise_sites([site for block in shown for site in block.get("nginx_sites", [])], apps, upstreams=upstreams)
+    assert len(upstreams) == 2 and len(sites) == 3
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yml")), ids=lambda path: path.stem)

@@ -63,6 +63,14 @@ MISTAKES = {
     "missing in a site": ({"nginx_sites": [{"name": "shop", "app": "shop"}]}, 'nginx_sites, entry "shop", key "server_names": is missing. Every entry needs it.'),
     "missing in a certificate": ({"certbot_certificates": [{"domains": ["a.example.com"]}]}, 'certbot_certificates, entry 1, key "name": is missing. Every entry needs it.'),
     "an app that is not there": ({"nginx_sites": [{**SITE, "app": "shpo"}]}, 'nginx_sites, entry "shop", key "app": "shpo" is not an app of gunicorn_apps. Did you mean "shop"?'),
+    "a key of an upstream": (
+        {"nginx_upstreams": [{"name": "api", "servers": [{"address": "10.0.0.1:80", "wieght": 2}]}]},
+        'nginx_upstreams, entry "api", key "servers.wieght": 2 is given to a key that does not exist. Did you mean "weight"?',
+    ),
+    "an upstream that is not there": (
+        {"nginx_sites": [{"name": "shop", "server_names": ["shop.example.com"], "upstream": "api"}]},
+        'nginx_sites, entry "shop", key "upstream": "api" is not an upstream of nginx_upstreams.',
+    ),
     "twins among apps": ({"gunicorn_apps": [APP, APP]}, 'gunicorn_apps, entry 2, key "name": "shop" is the name of entry 1 too.'),
     "twins among sites": ({"nginx_sites": [SITE, {**SITE, "server_names": ["b.example.com"]}]}, 'nginx_sites, entry 2, key "name": "shop" is the name of entry 1 too.'),
     "twins among certificates": ({"certbot_certificates": [CERTIFICATE, CERTIFICATE]}, 'certbot_certificates, entry 2, key "name": "shop" is the name of entry 1 too.'),

@@ -77,7 +77,7 @@ def test_a_backend_is_told_of_a_websocket_and_of_no_other_protocol(tmp_path):
     # nginx compares without regard to case. With an empty value it does not send the header at all.
     assert upgrade == {"default": [""], "GET:websocket": ["websocket"]}
     assert connection == {"default": [""], "websocket": ["upgrade"]}
-    told = {name: value for name, value in directives(parsed(files["proxy.conf"], tmp_path), "proxy_set_header")}
+    told = {name: value for name, value in directives(parsed(files["forwarded.conf"], tmp_path), "proxy_set_header")}
     assert (told["Upgrade"], told["Connection"]) == ("$portico_websocket", "$portico_connection")
     for name, path in (("blog", "/"), ("api", "/v1/")):
         files = published(sites=[*SITES, {"name": "blog", "server_names": ["blog.example.com"], "app": "shop"}])
@@ -100,6 +100,14 @@ def test_nginx_waits_longer_than_the_app_may_take(tmp_path, timeout, of_site, of
     settings = {"http_port": 80, "https_port": 443, "extra_config": ""}
     text = render.site_files(normalise_sites([site], apps), apps, TRIXIE, settings)["sites/shop.conf"]
     assert directives(locations(text, tmp_path)["/"], "proxy_read_timeout") == waits
+
+
+def test_a_host_without_certificates_knows_every_variable(tmp_path):
+    """nginx refuses a name that nothing defines, also where nobody asks for its value."""
+    files = render.base({"http_port": 80, "https_port": 443, "extra_config": ""}, TRIXIE)
+    defined = {each["args"][-1].removeprefix("$") for text in files.values() for each in parsed(text, tmp_path) if each["directive"] == "map"}
+    used = {name for text in files.values() for name in re.findall(r"\$(portico_\w+)", text)}
+    assert used and not used - defined
 
 
 def test_old_workers_do_not_live_for_ever(tmp_path):

@@ -15,7 +15,8 @@ def site(**keys):
 
 
 def location(path, does, target, rest=""):
-    return {"path": path, "does": does, "target": target, "rest": rest, "extra_config": None, "adds_header": False, "waits": None}
+    unsaid = dict.fromkeys(("fallback", "spoken", "tries", "waits", "sends", "max_body_size", "timeout", "unbuffered", "extra_config"))
+    return {"path": path, "exact": False, "says": False, "does": does, "target": target, "rest": rest, "repeated": [], "expires": True, **unsaid}
 
 
 def test_an_app_brings_its_static_folders():
@@ -28,6 +29,13 @@ def test_an_app_brings_its_static_folders():
         "tls": True,
         "certificate": "shop",
         "issuer": "acme",
+        "promise": "$portico_promise",
+        "own_promise": None,
+        "sends": (True, [], []),
+        "says": False,
+        "max_body_size": None,
+        "timeout": None,
+        "unbuffered": None,
         "locations": [
             location("/static/", "static", "/srv/portico/shop/live/release/source/staticfiles/"),
             location("/", "app", "shop"),
@@ -74,13 +82,13 @@ def test_a_redirect_keeps_the_path_unless_it_has_one(target, rest):
         ([site(), site(server_names=["b.test"])], 'nginx_sites, entry 2, key "name": "shop" is the name of entry 1 too'),
         ([site(), site(name="two")], 'entry "two", key "server_names": "shop.example.com" belongs to the site "shop" already'),
         ([site(proxy="http://127.0.0.1:1")], 'key "app and proxy": are given together. A site does one thing'),
-        ([{"name": "a", "server_names": "a.test"}], 'key "app or proxy or root or redirect or locations": is missing'),
-        ([site(locations=[{"path": "/"}])], 'key "locations[0].app or proxy or root or redirect": is missing'),
+        ([{"name": "a", "server_names": "a.test"}], 'key "app or upstream or proxy or root or alias or redirect or answer or locations": is missing'),
+        ([site(locations=[{"path": "/"}])], 'key "locations[0].app or upstream or proxy or root or alias or redirect or answer": is missing'),
         ([site(locations=[{"path": "/x", "pxy": "http://a:1"}])], 'key "locations.pxy": "http://a:1" is given to a key that does not exist. Did you mean "proxy"?'),
         ([site(locations=[{"path": "/a", "root": "/a"}, {"path": "/b", "root": "b"}])], 'key "locations[1].root": "b" is not an absolute path'),
         ([site(locations=[{"path": "/", "root": "/a"}, {"path": "/", "root": "/b"}])], '"/" is the path of two locations'),
         ([site(locations=[{"path": "/a/../b", "root": "/a"}])], '"/a/../b" is not the path of a URL'),
-        ([site(app=None, proxy="https://127.0.0.1:8000")], "is not a URL that begins with http://"),
+        ([site(app=None, proxy="ftp://127.0.0.1:8000")], "is not a URL that begins with http:// or https:// and a host"),
         ([site(app=None, proxy="http://127.0.0.1:99999")], "is not a URL that begins with http://"),
         ([site(app=None, proxy="http://$host")], "has a character that no URL has"),
         ([site(app=None, redirect="/elsewhere")], "is not a URL that begins with http:// or https:// and a host"),
@@ -128,7 +136,7 @@ def test_a_certificate_is_published_with_the_names_that_it_serves():
         ({"extra_config": "gzip on;\x1b"}, "has a control character (U+001B) in it"),
         ({"extra_config": ["gzip on;"]}, 'key "extra_config"'),
         ({"locations": [{"path": "/", "root": "/srv", "extra_config": "if ($a) {"}]}, 'key "locations.extra_config": "if ($a) {" opens a block that it does not close'),
-        ({"app": None}, 'key "app or proxy or root or redirect or locations": is missing'),
+        ({"app": None}, 'key "app or upstream or proxy or root or alias or redirect or answer or locations": is missing'),
     ],
 )
 def test_text_that_would_reach_out_of_its_block_is_refused(keys, message):

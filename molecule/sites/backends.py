@@ -1,0 +1,130 @@
+"""Backends of several kinds, which say what they were asked.
+
+At the ports 9001 and 9002 and at a unix socket: plain HTTP. At 9003 and 9005: TLS, with a certificate of a CA of its own. At 9004: one
+that takes each request and dies of it. Nothing is at 9009.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import socketserver
+import ssl
+import subprocess
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+RUN = "/run/backends"
+NAME = "inner.example.test"
+
+go_on = threading.Event()
+posts: Counter[str] = Counter()
+
+
+class Backend(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path.endswith("/events"):
+            self._events()
+        elif path.endswith("/go"):
+            go_on.set()
+            self._say()
+        elif path.endswith("/posts"):
+            self._say(body=json.dumps(posts).encode())
+        elif path.endswith("/never"):
+            # Until the one who asks has had enough.
+            self.connection.recv(1)
+        elif path.endswith("/elsewhere"):
+            self._say(302, {"Location": f"http://{self.headers['Host']}/login"})
+        elif path.endswith("/away"):
+            self._say(302, {"Location": f"http://{self.headers['Host']}{path}/from/here"})
+        elif path.endswith("/own"):
+            self._say(headers={"Strict-Transport-Security": "max-age=1", "X-Frame-Options": "DENY", "Content-Security-Policy": "default-src 'none'"})
+        elif path.endswith("/missing"):
+            self._say(404)
+        else:
+            self._say()
+
+    def do_POST(self) -> None:
+        posts[self.server.label] += 1
+        self._say(read=len(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
+
+    def _events(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(b"data: first\n\n")
+        self.wfile.flush()
+        go_on.wait(60)
+        self.wfile.write(b"data: second\n\n")
+        self.close_connection = True
+
+    def _say(self, status: int = 200, headers: dict[str, str] | None = None, body: bytes | None = None, **more: object) -> None:
+        said = {"server": self.server.label, "path": self.path, "headers": {name.lower(): value for name, value in self.headers.items()}, **more}
+        body = body or json.dumps(said).encode()
+        self.send_response(status)
+        for name, value in {"X-Powered-By": "backends", "Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "nginx"
+
+    def log_message(self, *_words: object) -> None:
+        pass
+
+
+class Dying(Backend):
+    def handle_one_request(self) -> None:
+        self.raw_requestline = self.rfile.readline()
+        if self.raw_requestline and self.parse_request():
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            posts["dying"] += self.command == "POST"
+        self.close_connection = True
+
+
+class AtSocket(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    label = "socket"
+
+
+def at_port(port: int, handler: type[Backend] = Backend) -> ThreadingHTTPServer:
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    server.label = str(port)
+    return server
+
+
+def make_certificates() -> None:
+    for name, more in (("ca", []), ("other-ca", []), ("inner", ["-CA", f"{RUN}/ca.pem", "-CAkey", f"{RUN}/ca.key", "-addext", f"subjectAltName=DNS:{NAME}"])):
+        request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", f"/CN={name}"]
+        subprocess.run([*request, "-keyout", f"{RUN}/{name}.key", "-out", f"{RUN}/{name}.pem", *more], check=True, capture_output=True)
+
+
+def over_tls(port: int) -> ThreadingHTTPServer:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{RUN}/inner.pem", f"{RUN}/inner.key")
+    server = at_port(port)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    return server
+
+
+def main() -> None:
+    make_certificates()
+    unix = AtSocket(f"{RUN}/socket", Backend)
+    os.chmod(f"{RUN}/socket", 0o666)
+    servers = [at_port(9001), at_port(9002), over_tls(9003), over_tls(9005), at_port(9004, Dying), unix]
+    threads = [threading.Thread(target=server.serve_forever) for server in servers]
+    for thread in threads:
+        thread.start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+    for thread in threads:
+        thread.join()
+
+
+main()

@@ -1,0 +1,298 @@
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a site does at a path, and how: one complete object for each location block."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from urllib.parse import urlsplit
+
+from ansible_collections.portico.web.plugins.module_utils import layout
+from ansible_collections.portico.web.plugins.module_utils.lexer import statements, tokens
+from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, headers, urls
+from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, PorticoError, did_you_mean
+
+ANSWERS = ("app", "upstream", "proxy", "root", "alias", "redirect", "answer")
+"""What a location can do. A site that does one thing only may say it without a list of locations."""
+
+HOW = ("max_body_size", "timeout", "unbuffered", "backend", "headers", "hide_headers", "csp", "csp_report_only")
+"""What a site says for all of its locations, and each of them for itself."""
+
+_NGINX_WAITS = 60
+"""For so many seconds nginx waits for the next word of an answer, unless it is told otherwise (proxy_read_timeout)."""
+
+_SECONDS_MORE = 5
+"""gunicorn looks from time to time whether a worker's time is up. It is to end it first, and say so in its log."""
+
+_LONGEST_TIMEOUT = 86400
+_LARGEST = 1 << 50
+"""A petabyte: above all that anybody sends, and below what nginx can count."""
+
+Mistake = Callable[[str, object, str], PorticoError]
+
+
+class Known(t.NamedTuple):
+    """What locations may name; None where it is not known, and not asked about."""
+
+    apps: Mapping[str, Mapping[str, t.Any]] | None
+    upstreams: Mapping[str, Entry] | None
+
+
+def of_site(site: Entry, known: Known, mistake: Mistake) -> list[Entry]:
+    """Return a site's locations, complete and checked.
+
+    :param site: as the walk along the documentation has left it.
+    :param mistake: makes the error of a key, a value and the reason.
+    :raises PorticoError: at the first mistake.
+    """
+    given = [key for key in (*ANSWERS, "locations") if site[key] is not None]
+    # A template of somebody's own may do something that has no key.
+    if len(given) != 1 and (given or site["template"] is None):
+        raise mistake(*_one_answer(given, (*ANSWERS, "locations")))
+    if site["locations"]:
+        written = [(f"locations[{at}].", location) for at, location in enumerate(site["locations"])]
+    else:
+        alone = {key: site[key] for key in (*ANSWERS, "fallback")}
+        written = [("", {"path": "/", "exact": False, "extra_config": None, **dict.fromkeys(HOW), **alone})] if given else []
+    locations = [each for prefix, location in written for each in _locations(site, location, prefix, known, mistake)]
+    _refuse_shared_paths(mistake, locations)
+    return locations
+
+
+def _added(extra: str | None) -> list[str]:
+    """Return the add_header directives that a text says for its own block, as they are written."""
+    found, depth, start = [], 0, None
+    for token in tokens(extra or ""):
+        if not token.mark:
+            start = token.start if start is None else start
+            continue
+        if token.mark == ";" and depth == 0 and start is not None and re.match(r"add_header\s", (extra or "")[start:]):
+            found.append((extra or "")[start : token.end])
+        depth += {"{": 1, "}": -1, ";": 0}[token.mark]
+        start = None
+    return found
+
+
+def _sends(sends: headers.Sends, name: str) -> bool:
+    return any(header.lower() == name for header, _text in sends.headers)
+
+
+def says(level: Mapping[str, t.Any]) -> bool:
+    """Return whether a site or a location says anything that is a directive of its block."""
+    return any(level[key] is not None for key in ("max_body_size", "timeout", "unbuffered"))
+
+
+def said(extra: str | None) -> set[str]:
+    """Return the directives that a text says for the block that it stands in."""
+    return {words[0] for depth, words, _line in statements(extra or "") if depth == 0}
+
+
+def _locations(site: Entry, location: Entry, prefix: str, known: Known, mistake: Mistake) -> t.Iterator[Entry]:
+    answers = [key for key in ANSWERS if location[key] is not None]
+    if len(answers) != 1:
+        key, value, why = _one_answer(answers, ANSWERS)
+        raise mistake(prefix + key, value, why)
+    does, target = answers[0], location[answers[0]]
+    if location["fallback"] is not None and does != "root":
+        raise mistake(f"{prefix}fallback", location["fallback"], "is for files. Give it together with root.")
+    if prefix and location["backend"] is not None and does != "proxy":
+        raise mistake(f"{prefix}backend", HIDDEN, "is for a proxy. An app is at its own socket, and an upstream says these things itself.")
+    if prefix and headers.HSTS.lower() in map(str.lower, location["hide_headers"] or []):
+        raise mistake(f"{prefix}hide_headers", headers.HSTS, "is promised for a host, and not for a path of it. Say it for the site.")
+    complete = _location(location, does, target, site, prefix, mistake)
+    if does == "app" and known.apps is not None:
+        if target not in known.apps:
+            raise mistake(f"{prefix}app", target, f"is not an app of gunicorn_apps. {did_you_mean(target, known.apps)}")
+        yield from _static_locations(known.apps[target], location["path"], site)
+        if complete["timeout"] is None and site["timeout"] is None:
+            complete["waits"] = _waits(known.apps[target], site["extra_config"], location["extra_config"])
+    if does == "upstream" and known.upstreams is not None:
+        if target not in known.upstreams:
+            raise mistake(f"{prefix}upstream", target, f"is not an upstream of nginx_upstreams. {did_you_mean(target, known.upstreams)}")
+        upstream = known.upstreams[target]
+        complete["tries"] = upstream["tries"]
+        complete["spoken"] = _spoken("https" if upstream["tls"] else "http", upstream, upstream["host"], "", location["path"])
+    yield complete
+
+
+def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: str, mistake: Mistake) -> Entry:
+    path = location["path"]
+    if does == "alias" and not path.endswith("/") and not location["exact"]:
+        raise mistake(f"{prefix}path", path, "has no slash at its end, and nginx would lead visitors out of the folder of its alias. Write one.")
+    spoken = None
+    if does == "proxy":
+        spoken = _proxied(target, {**_UNSAID, **_given(site["backend"]), **_given(location["backend"])}, location, prefix, mistake)
+    sends = None
+    # nginx drops the headers of the server from a location that sends one of its own, and what is hidden alike.
+    if headers.says(location) or {"add_header", "proxy_hide_header"} & said(location["extra_config"]):
+        sends = headers.sends(site, location)
+    return {
+        "path": path,
+        "exact": location["exact"],
+        "says": sends is not None or says(location),
+        "does": does,
+        "target": target,
+        "rest": _rest(does, target),
+        "fallback": location["fallback"],
+        "spoken": spoken,
+        "tries": None,
+        "waits": None,
+        "sends": sends,
+        "repeated": _added(site["extra_config"]) if sends else [],
+        "expires": not _sends(sends or headers.sends(site), "cache-control"),
+        **{key: location[key] for key in ("max_body_size", "timeout", "unbuffered", "extra_config")},
+    }
+
+
+_UNSAID: t.Final[Entry] = {"host": None, "verify": None, "ca": None, "certificate_name": None}
+
+
+def _given(backend: Entry | None) -> Entry:
+    """Return what a site or a location says of its backend."""
+    return {key: value for key, value in (backend or {}).items() if value is not None}
+
+
+def _proxied(target: str, backend: Entry, location: Entry, prefix: str, mistake: Mistake) -> Entry:
+    parts, path = urls.parsed(target), location["path"]
+    if parts.path and not location["exact"] and parts.path.endswith("/") != path.endswith("/"):
+        why = f"has a path that takes the place of {path}, and one of them ends with a slash and the other does not, so that visitors could leave it. Let both end with one."
+        raise mistake(f"{prefix}proxy", target, why)
+    if backend["verify"] is False and backend["ca"]:
+        raise mistake(f"{prefix}backend.ca", backend["ca"], "has no meaning with verify: false. Take one of them out.")
+    backend = {**backend, "verify": backend["verify"] is not False}
+    name = backend["certificate_name"] or backend["host"] or parts.host
+    if parts.scheme == "https" and backend["verify"] and (not name or urls.is_address(name)):
+        why = "has no host name, and nginx verifies certificates by name. Say in backend.certificate_name what its certificate is to be named (or verify: false)."
+        raise mistake(f"{prefix}proxy", target, why)
+    return {**_spoken(parts.scheme, {**backend, "certificate_name": name}, backend["host"], parts.path, path), "is_shared": True}
+
+
+def _spoken(scheme: str, backend: Mapping[str, t.Any], host: str | None, below: str, path: str) -> Entry:
+    """Return how a backend is spoken to, as the template writes it.
+
+    :param below: the path of its URL, which stands in place of the location's.
+    """
+    verified = backend["ca"] or layout.TRUSTED_CAS
+    name = backend["certificate_name"] or host
+    origins = [f"http://{host}", f"https://{host}"]
+    led_back = [(f"{origin}{below}", path) for origin in ["", *origins]] if below and below != path else []
+    return {
+        "scheme": scheme,
+        "host": host,
+        "led_back": [*led_back, *((f"{origin}/", "/") for origin in origins)] if host else [],
+        # An address is no name that could be asked for (RFC 6066, section 3).
+        "tls": {"name": None if urls.is_address(name or "") else name, "ca": verified if backend["verify"] else None} if scheme == "https" else None,
+        "is_shared": False,
+    }
+
+
+def _waits(app: Mapping[str, t.Any], *extras: str | None) -> int | None:
+    """Return for how many seconds nginx waits for an app whose answers may take longer than nginx's own patience."""
+    if any("proxy_read_timeout" in said(extra) for extra in extras) or app.get("timeout", 0) < _NGINX_WAITS:
+        return None
+    return app["timeout"] + _SECONDS_MORE
+
+
+def _rest(does: str, target: t.Any) -> str:
+    """Return what nginx appends to a redirect's target: the visitor's path and query, if the target has none."""
+    if does != "redirect":
+        return ""
+    parts = urlsplit(target)
+    return "" if parts.path or parts.query or parts.fragment else "$request_uri"
+
+
+def _one_answer(given: Sequence[str], possible: Sequence[str]) -> tuple[str, object, str]:
+    if given:
+        return " and ".join(given), HIDDEN, f"are given together. A {'site' if 'locations' in possible else 'location'} does one thing: keep one of them."
+    return " or ".join(possible), HIDDEN, "is missing. Say with one of them what the site does."
+
+
+def _static_locations(app: Mapping[str, t.Any], path: str, site: Entry) -> t.Iterator[Entry]:
+    """Walk the static folders of an app that is mounted at a path."""
+    source = layout.app_source(app["name"])
+    for below, folder in (app["static"] or {}).items():
+        plain = {"path": path.rstrip("/") + below, "exact": False, "fallback": None, "extra_config": None, **dict.fromkeys(HOW)}
+        yield _location(plain, "static", f"{source}/{folder}/", site, "", _no_mistake)
+
+
+def _no_mistake(key: str, value: object, why: str) -> PorticoError:
+    raise AssertionError(f"{key} {value} {why}")
+
+
+def _refuse_shared_paths(mistake: Mistake, locations: Iterable[Entry]) -> None:
+    seen: set[tuple[str, bool]] = set()
+    for location in locations:
+        place = location["path"], location["exact"]
+        if place in seen:
+            raise mistake("locations", location["path"], "is the path of two locations (an app brings its static folders along). Keep one.")
+        seen.add(place)
+
+
+# ---- forms of values
+
+
+def size(value: str) -> str:
+    """Return a number of bytes as nginx writes it."""
+    written = re.fullmatch(r"([0-9]{1,12})([kKmMgG]?)", value)
+    if not written or int(written[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[written[2].lower()] > _LARGEST:
+        raise ValueError("is not a size. Write a number, and k, m or g behind it for kilobytes, megabytes or gigabytes.")
+    return value.lower()
+
+
+def _timeout(value: int) -> int:
+    if not 1 <= value <= _LONGEST_TIMEOUT:
+        raise ValueError(f"is not a number of seconds between 1 and {_LONGEST_TIMEOUT}.")
+    return value
+
+
+def _fallback(value: str) -> str:
+    if not value.startswith("/") or value.endswith("/"):
+        raise ValueError("is not a file below root. Begin with a slash, as in /index.html.")
+    return formats.url_path(value)
+
+
+def _answer(value: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    if not 200 <= value["status"] <= 599 or 300 <= value["status"] < 400:
+        raise ValueError("has a status that is no answer of its own. Write one of 200 to 299 or 400 to 599; redirect makes redirects.")
+    return dict(value)
+
+
+def _answer_text(value: str) -> str:
+    formats.printable(value.replace("\n", " ").replace("\t", " "))
+    if "$" in value:
+        raise ValueError("has a '$', which nginx would read as a variable. Take it out.")
+    return headers.fits(value)
+
+
+def _of_both(key: str) -> Iterable[str]:
+    return key, f"locations.{key}"
+
+
+_FORMS: t.Final[dict[str, entries.Format]] = {
+    "proxy": urls.backend,
+    "root": formats.absolute_path,
+    "alias": formats.absolute_path,
+    "fallback": _fallback,
+    "redirect": urls.redirect,
+    "answer": _answer,
+    "answer.text": _answer_text,
+    "answer.content_type": headers.header_text,
+    "max_body_size": size,
+    "timeout": _timeout,
+    "backend.host": formats.host_name,
+    "backend.ca": formats.absolute_path,
+    "backend.certificate_name": formats.host_name,
+    "headers": headers.headers,
+    "hide_headers": headers.name,
+    "csp": headers.header_text,
+    "csp_report_only": headers.header_text,
+    "extra_config": formats.nginx_text,
+}
+
+FORMATS: t.Final[dict[str, entries.Format]] = {
+    **{place: form for key, form in _FORMS.items() for place in _of_both(key)},
+    "locations.path": formats.url_path,
+}
+"""For L(entries.normalise), of what a site and each of its locations can say alike."""

@@ -1,0 +1,111 @@
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Addresses of backends and of other sites, in the forms in which nginx takes them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import typing as t
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from ansible_collections.portico.web.plugins.plugin_utils import formats
+
+_UNIX = "unix:"
+
+
+class Backend(t.NamedTuple):
+    """What stands in a URL of C(proxy_pass)."""
+
+    scheme: str
+    host: str
+    """A host name or an address, without a port; empty for a unix socket."""
+    path: str
+
+
+def backend(value: str) -> str:
+    """Return a URL that C(proxy_pass) takes as it stands."""
+    scheme, _colons, rest = value.partition("://")
+    if scheme in ("http", "https") and rest.startswith(_UNIX):
+        socket(_UNIX + rest.removeprefix(_UNIX).partition(":")[0])
+        path = rest.removeprefix(_UNIX).partition(":")[2]
+        if ":" in rest.removeprefix(_UNIX):
+            _refuse_signs(path)
+            formats.url_path(path)
+        return value
+    parts = _url(value, ("http", "https"))
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError("has a query, a fragment or a user in it. Write http://HOST:PORT, with a path at most.")
+    return value
+
+
+def parsed(value: str) -> Backend:
+    """Return the parts of a URL that L(backend) has accepted."""
+    scheme, _colons, rest = value.partition("://")
+    if rest.startswith(_UNIX):
+        return Backend(scheme, "", rest.removeprefix(_UNIX).partition(":")[2])
+    parts = urlsplit(value)
+    return Backend(scheme, parts.hostname or "", parts.path)
+
+
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def redirect(value: str) -> str:
+    """Return a URL that visitors can be sent to."""
+    _url(value, ("http", "https"))
+    return value
+
+
+def socket(value: str) -> str:
+    """Return C(unix:) and the absolute path of a socket."""
+    path = value.removeprefix(_UNIX)
+    if value == path or formats.absolute_path(path) != path or re.search(r"[\s\"';{}\\:]", path):
+        raise ValueError("is not the path of a unix socket. Write unix:/run/NAME.sock.")
+    return value
+
+
+def server(value: str) -> str:
+    """Return the address of a server of an upstream: a host and a port, or a unix socket."""
+    formats.printable(value)
+    if value.startswith(_UNIX):
+        return socket(value)
+    written = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/]+):([0-9]{1,5})", value)
+    if not written or not 1 <= int(written[2]) <= 65535:
+        raise ValueError("is not an address. Write HOST:PORT, [IPv6 address]:PORT, or unix:/run/NAME.sock.")
+    if value.startswith("["):
+        try:
+            ipaddress.IPv6Address(written[1][1:-1])
+        except ValueError as error:
+            raise ValueError("has something in brackets that is no IPv6 address. Write [2001:db8::1]:8000.") from error
+        return value
+    return f"{formats.host_name(written[1], what='has a host that')}:{written[2]}"
+
+
+def _url(value: str, schemes: Sequence[str]) -> t.Any:
+    either = " or ".join(f"{scheme}://" for scheme in schemes)
+    _refuse_signs(value)
+    try:
+        parts = urlsplit(value)
+        # Only reading the port tells whether it is a number below 65536.
+        valid = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError(f"is not a URL that begins with {either} and a host. Write it in full.")
+    if parts.hostname and ":" not in parts.hostname:
+        formats.host_name(parts.hostname, what="has a host that")
+    return parts
+
+
+def _refuse_signs(value: str) -> None:
+    formats.printable(value)
+    if "$" in value or re.search(r"[\s\"\\<>^`{|}]", value):
+        raise ValueError("has a character that no URL has. Percent-encode it.")

@@ -1,0 +1,104 @@
+"""The headers of a site: what people may write, and what each level then sends."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
+from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
+
+
+def site(**keys):
+    return {"name": "shop", "server_names": ["shop.example.com"], **({} if "locations" in keys else {"root": "/srv"}), **keys}
+
+
+def only(**keys):
+    (complete,) = normalise_sites([site(**keys)], [])
+    return complete
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"headers": {"X A": "b"}}, 'key "headers": {"X A": "b"} has "X A", which is not the name of a header'),
+        ({"headers": {"X-A": 1}}, "has a value of X-A that is not text: 1. Write it in quotes."),
+        ({"headers": {"X-A": "a\nX-B: c"}}, "that has a control character (U+000A) in it"),
+        ({"headers": {"X-A": "$host"}}, "has a '$', which nginx would read as a variable"),
+        ({"headers": {"X-A": "é"}}, "Write ASCII alone"),
+        ({"headers": {"X-A": "1", "x-a": "2"}}, "has x-a twice"),
+        ({"headers": {"Strict-Transport-Security": "max-age=1"}}, 'has Strict-Transport-Security. Say it with the key "hsts".'),
+        ({"headers": {"Content-Security-Policy": "a"}}, 'Say it with the key "csp".'),
+        ({"headers": {"Content-Type": "text/html"}}, "has Content-Type, which nginx makes itself"),
+        ({"headers": ["X-A: b"]}, 'key "headers"'),
+        ({"hide_headers": "X A"}, 'key "hide_headers": "X A" is not the name of a header'),
+        ({"csp": "a; $b"}, 'key "csp": "a; $b" has a \'$\''),
+        ({"hsts": {"max_age": -1}}, "has a max_age that is not between 0 and ten years"),
+        ({"hsts": {"preload": True}}, "has preload, which the list takes only with include_subdomains: true and a max_age of a year"),
+        ({"hsts": {"max_age": 300, "preload": True, "include_subdomains": True}}, "has preload"),
+        ({"hsts": {"subdomains": True}}, 'key "hsts.subdomains": true is given to a key that does not exist. Did you mean "include_subdomains"?'),
+    ],
+)
+def test_a_mistake_is_told(keys, message):
+    with pytest.raises(PorticoError) as told:
+        normalise_sites([site(**keys)], [])
+    assert 'nginx_sites, entry "shop", key "' in str(told.value) and message in str(told.value)
+
+
+def test_a_header_replaces_a_safe_one_and_a_backends():
+    sends = only(headers={"x-frame-options": "DENY", "Referrer-Policy": "", "X-A": "b"}).get("sends")
+    assert not sends.standard
+    assert sends.headers == [("X-Content-Type-Options", "$portico_content_type_options"), ("x-frame-options", "DENY"), ("X-A", "b")]
+    assert sends.hidden == ["X-A", "x-frame-options"]
+
+
+def test_what_is_hidden_of_a_backend_is_not_lost():
+    complete = only(hide_headers=["x-frame-options", "Strict-Transport-Security"])
+    assert ("X-Frame-Options", "SAMEORIGIN") in complete["sends"].headers and complete["promise"] == "$portico_hsts"
+    assert only(hsts={}).get("promise") == "$portico_hsts" and "Strict-Transport-Security" in only(hsts={})["sends"].hidden
+
+
+def test_what_a_site_adds_by_itself_is_said_again_where_a_location_adds_something():
+    extra = "add_header X-Site 'a; }' always;\nif ($arg_a) { add_header X-If 1; }\nadd_header X-More 2;"
+    plain, more = only(extra_config=extra, locations=[{"path": "/", "root": "/srv"}, {"path": "/a/", "root": "/srv", "csp": "sandbox"}])["locations"]
+    assert plain["repeated"] == []
+    assert more["repeated"] == ["add_header X-Site 'a; }' always;", "add_header X-More 2;"]
+
+
+def test_a_locations_headers_are_added_to_its_sites():
+    complete = only(
+        headers={"X-A": "1", "X-B": "2"},
+        csp="default-src 'self'",
+        hide_headers=["X-Powered-By"],
+        locations=[
+            {"path": "/", "root": "/srv"},
+            {"path": "/a/", "root": "/srv", "headers": {"x-b": "3", "X-C": "4"}, "hide_headers": ["X-Runtime"]},
+            {"path": "/b/", "root": "/srv", "csp": "", "csp_report_only": "default-src 'none'"},
+            {"path": "/c/", "root": "/srv", "extra_config": "add_header X-D 5;"},
+        ],
+    )
+    plain, more, other, own = (location["sends"] for location in complete["locations"])
+    policy = ("Content-Security-Policy", "default-src 'self'")
+    assert plain is None
+    assert more.headers == [("X-A", "1"), ("x-b", "3"), policy, ("X-C", "4")]
+    assert more.hidden == ["Content-Security-Policy", "X-A", "x-b", "X-C", "X-Powered-By", "X-Runtime"]
+    assert other.headers == [("X-A", "1"), ("X-B", "2"), ("Content-Security-Policy-Report-Only", "default-src 'none'")]
+    assert own.standard and own.headers == [("X-A", "1"), ("X-B", "2"), policy]
+
+
+@pytest.mark.parametrize(
+    ("hsts", "text"),
+    [
+        (None, None),
+        ({}, None),
+        ({"include_subdomains": False}, None),
+        ({"include_subdomains": True}, "max-age=63072000; includeSubDomains"),
+        ({"max_age": 31536000, "include_subdomains": True, "preload": True}, "max-age=31536000; includeSubDomains; preload"),
+        ({"max_age": 0}, "max-age=0"),
+    ],
+)
+def test_a_promise_is_what_is_said(hsts, text):
+    complete = only(hsts=hsts)
+    assert complete["own_promise"] == text
+    # What is said counts instead of what a backend says.
+    assert (complete["promise"] == "$portico_promise") == (hsts is None)
+    assert complete["promise"] == "$portico_hsts" or hsts is None or text

@@ -1,0 +1,142 @@
+"""The list of upstreams, and backends that sites name by their address."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
+from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
+from ansible_collections.portico.web.plugins.plugin_utils.upstreams import normalise_upstreams
+
+ONE = {"address": "10.0.0.1:8000"}
+TWO = {"address": "10.0.0.2:8000"}
+
+
+def upstream(*servers, **keys):
+    return {"name": "api", "servers": list(servers or [ONE]), **keys}
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "message"),
+    [
+        ([{"name": "api"}], 'key "servers": is missing'),
+        ([{"name": "api", "servers": []}], 'key "servers": [] is empty'),
+        ([upstream(), upstream()], 'key "name": "api" is the name of entry 1 too'),
+        ([upstream(ONE, ONE)], '"10.0.0.1:8000" stands there twice'),
+        ([upstream({**ONE, "backup": True})], "has only servers that are backup or down"),
+        ([upstream(ONE, {**TWO, "backup": True}, balance="address")], 'key "servers[1].backup": true is not possible with the balance "address"'),
+        ([upstream({**ONE, "weight": 0})], 'key "servers[0].weight": 0 is not possible. Write a number from 1 to 1000.'),
+        ([upstream(balance="roundrobin")], 'Did you mean "round_robin"?'),
+        ([upstream(keepalive="many")], "is not a whole number"),
+        ([upstream(tries=0)], 'key "tries": 0 is not possible. Write a number from 1 to 100.'),
+        ([upstream(tls=True, host="10.0.0.1")], '"10.0.0.1" is an address, and nginx verifies certificates by name'),
+        ([upstream(tls=True, verify=False, ca="/etc/ca.pem")], 'key "ca": "/etc/ca.pem" has no meaning with verify: false'),
+        ([upstream({**ONE, "weight": 10**30})], "is not possible. Write a number from 1 to 1000."),
+        ([upstream(), {**upstream(), "name": "API"}], '"API" is "api" to nginx. Choose another name.'),
+        ([upstream(tls=True)], 'key "certificate_name": is missing. With tls the servers\' certificates are verified'),
+        ([upstream({"address": "10.0.0.1"})], '"10.0.0.1" is not an address. Write HOST:PORT'),
+        ([upstream({"address": "http://10.0.0.1:80"})], "is not an address"),
+        ([upstream({"address": "[2001:db8::g]:80"})], "is not an address"),
+        ([upstream({"address": "[1:2]:80"})], "has something in brackets that is no IPv6 address"),
+        ([upstream({"address": "a b:80"})], "has a host that is not a host name"),
+        ([upstream({"address": "unix:run/a.sock"})], "is not an absolute path"),
+        ([upstream({"address": "unix:/run/a b.sock"})], "is not the path of a unix socket"),
+        ([upstream({"address": "a.test:80; down"})], "is not an address"),
+    ],
+)
+def test_a_mistake_names_entry_key_value_and_cure(upstreams, message):
+    with pytest.raises(PorticoError) as told:
+        normalise_upstreams(upstreams)
+    assert str(told.value).startswith("nginx_upstreams, entry ") and message in str(told.value)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:8000", "[2001:db8::1]:8000", "backend.example.com:80", "unix:/run/wiki.sock"])
+def test_an_address_comes_back_as_it_is(address):
+    (complete,) = normalise_upstreams([upstream({"address": address})])
+    assert complete["servers"][0]["address"] == address
+
+
+def spoken(upstreams=(), **keys):
+    site = {"name": "shop", "server_names": ["shop.example.com"], **keys}
+    (complete,) = normalise_sites([site], [], upstreams=normalise_upstreams(list(upstreams)))
+    return complete["locations"][0]["spoken"]
+
+
+def test_an_upstream_that_nobody_has_is_told():
+    with pytest.raises(PorticoError, match=r'key "upstream": "apii" is not an upstream of nginx_upstreams. Did you mean "api"\?'):
+        spoken([upstream()], upstream="apii")
+
+
+@pytest.mark.parametrize(
+    ("keys", "tls"),
+    [
+        ({"proxy": "http://127.0.0.1:8000"}, None),
+        ({"proxy": "https://a.example.com"}, {"name": "a.example.com", "ca": "/etc/ssl/certs/ca-certificates.crt"}),
+        ({"proxy": "https://10.0.0.1", "backend": {"certificate_name": "a.example.com"}}, {"name": "a.example.com", "ca": "/etc/ssl/certs/ca-certificates.crt"}),
+        ({"proxy": "https://10.0.0.1", "backend": {"host": "b.example.com", "ca": "/etc/ca.pem"}}, {"name": "b.example.com", "ca": "/etc/ca.pem"}),
+        ({"proxy": "https://[fd00::1]:8443", "backend": {"verify": False}}, {"name": None, "ca": None}),
+        ({"proxy": "https://a.example.com", "backend": {"verify": False}}, {"name": "a.example.com", "ca": None}),
+        ({"upstream": "api"}, {"name": "in.example.com", "ca": "/etc/ssl/certs/ca-certificates.crt"}),
+    ],
+)
+def test_a_certificate_is_verified_unless_it_is_said(keys, tls):
+    assert spoken([upstream(tls=True, host="in.example.com")], **keys)["tls"] == tls
+
+
+def test_a_locations_backend_is_its_sites_but_for_what_it_says():
+    site = {
+        "name": "shop",
+        "server_names": ["shop.example.com"],
+        "backend": {"ca": "/etc/ca.pem", "host": "a.example.com"},
+        "locations": [{"path": "/b/", "proxy": "https://10.0.0.1/c/", "backend": {"host": "b.example.com"}}],
+    }
+    (complete,) = normalise_sites([site], [])
+    location = complete["locations"][0]["spoken"]
+    assert location == {
+        "scheme": "https",
+        "host": "b.example.com",
+        "led_back": [("/c/", "/b/"), ("http://b.example.com/c/", "/b/"), ("https://b.example.com/c/", "/b/"), ("http://b.example.com/", "/"), ("https://b.example.com/", "/")],
+        "tls": {"name": "b.example.com", "ca": "/etc/ca.pem"},
+        "is_shared": True,
+    }
+
+
+def test_a_location_can_have_verified_what_its_site_does_not():
+    site = {
+        "name": "shop",
+        "server_names": ["shop.example.com"],
+        "backend": {"verify": False},
+        "locations": [{"path": "/", "proxy": "https://a.example.com"}, {"path": "/pay/", "proxy": "https://pay.example.com", "backend": {"verify": True, "ca": "/etc/pay.pem"}}],
+    }
+    (complete,) = normalise_sites([site], [])
+    assert [location["spoken"]["tls"]["ca"] for location in complete["locations"]] == [None, "/etc/pay.pem"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"proxy": "https://10.0.0.1"}, 'key "proxy": "https://10.0.0.1" has no host name, and nginx verifies certificates by name'),
+        ({"proxy": "http://127.0.0.1:8080/public"}, 'has a path that takes the place of /, and one of them ends with a slash and the other does not'),
+        ({"locations": [{"path": "/wiki", "proxy": "http://127.0.0.1:8080/public/"}]}, 'key "locations[0].proxy": "http://127.0.0.1:8080/public/" has a path'),
+        ({"proxy": "https://a.test", "backend": {"verify": False, "ca": "/etc/ca.pem"}}, "has no meaning with verify: false"),
+        ({"locations": [{"path": "/a", "proxy": "http://a.test", "hide_headers": ["strict-transport-security"]}]}, "is promised for a host, and not for a path of it"),
+        ({"root": "/srv", "max_body_size": "999999999999g"}, "is not a size"),
+        ({"answer": {"text": '"' * 3000}}, "is longer than 4000 bytes, which nginx does not take"),
+        ({"proxy": "http://unix:run/a.sock"}, "is not an absolute path"),
+        ({"proxy": "http://unix:/run/a.sock:wiki"}, "is not the path of a URL"),
+        ({"proxy": "http://unix:/run/a.sock:/wi ki"}, "has a character that no URL has"),
+        ({"locations": [{"path": "/a", "root": "/a", "backend": {"host": "a.test"}}]}, 'key "locations[0].backend": is for a proxy'),
+        ({"proxy": "http://a.test", "fallback": "/index.html"}, 'key "fallback": "/index.html" is for files. Give it together with root.'),
+        ({"root": "/srv", "fallback": "index.html"}, "is not a file below root"),
+        ({"locations": [{"path": "/media", "alias": "/srv/media"}]}, 'key "locations[0].path": "/media" has no slash at its end, and nginx would lead visitors out'),
+        ({"answer": {"status": 301}}, 'has a status that is no answer of its own'),
+        ({"answer": {"text": "$host"}}, "has a '$', which nginx would read as a variable"),
+        ({"root": "/srv", "max_body_size": "banana"}, 'key "max_body_size": "banana" is not a size'),
+        ({"root": "/srv", "timeout": 0}, 'key "timeout": 0 is not a number of seconds between 1 and 86400'),
+        ({"root": "/srv", "unbuffered": ["answer"]}, 'Did you mean "answers"?'),
+    ],
+)
+def test_what_a_location_cannot_do_is_told(keys, message):
+    with pytest.raises(PorticoError) as told:
+        spoken(**keys)
+    assert message in str(told.value)
