@@ -90,6 +90,11 @@ class Uv:
             # As with pip.
             found.update({name: "" for name in ("UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX")})
             found.update(UV_NO_SYSTEM_CONFIG="1", UV_INDEX_STRATEGY="first-index", UV_DEFAULT_INDEX=index)
+            if "UV_CONFIG_FILE" in os.environ:
+                found["UV_CONFIG_FILE"] = os.devnull
+            trusted = pip_settings(os.environ).get("trusted-host", "").split()
+            if trusted and "UV_INSECURE_HOST" not in os.environ:
+                found["UV_INSECURE_HOST"] = " ".join(trusted)
         return found
 
 
@@ -155,9 +160,9 @@ def find_uv(steps: Steps) -> tuple[str | None, str]:
     if own:
         return own, ""
     program = f"{layout.UV}/{UV_VERSION}/uv"
+    files.open_folders(layout.UV, os.path.dirname(layout.UV))
     if os.access(program, os.X_OK):
         return program, ""
-    files.open_folders(layout.UV, os.path.dirname(layout.UV))
     with tempfile.TemporaryDirectory(prefix=".new-", dir=layout.UV) as here:
         rc, out, err = steps.run(["timeout", str(SECONDS_TO_GET_UV), SYSTEM_PYTHON, "-m", "venv", f"{here}/pip"])
         if rc == 0:

@@ -487,7 +487,7 @@ class App:
         for folder in (layout.APPS, self.home, *(f"{self.home}/{each}" for each in ("releases", "environments", "slots")), f"{self.home}/slots/{slot}"):
             os.makedirs(folder, exist_ok=True)
             os.chmod(folder, 0o711)
-        files.open_folders(f"{layout.APP_SETTINGS}/{self.name}", layout.APP_SETTINGS, os.path.dirname(self.state), layout.STATE)
+        files.open_folders(f"{layout.APP_SETTINGS}/{self.name}", layout.APP_SETTINGS, os.path.dirname(layout.APP_SETTINGS), os.path.dirname(self.state), layout.STATE)
         if files.target(f"{self.home}/slots/{slot}/app.sock") is None:
             files.point(f"{self.home}/slots/{slot}/app.sock", layout.slot_socket(self.name, slot))
         if not os.path.isdir(self.state):
@@ -582,6 +582,9 @@ def _roll_back(module: AnsibleModule) -> dict[str, t.Any]:
                 app.heal()
             live = app.live_release()
             release = app.releases.find(order.get("wanted"), live)
+            if release == live:
+                done = {"before": live, "seconds": 0, **app.told(release)}
+                return {**done, "waited_for": lock.waited_for if lock else None, "changed": False}
             # How many are kept is not a matter of the one that is gone back to.
             keep = {"keep": app.releases.settings(live)["keep"]} if live and app.releases.settings(live) else {}
             then = app.releases.settings(release)
@@ -590,12 +593,11 @@ def _roll_back(module: AnsibleModule) -> dict[str, t.Any]:
             now = {path: text for path, text in app.texts_of_today().items() if path == socket}
             again = App(module, {**then, "files": {**then["files"], **now}, **keep, "name": app.name, "release": release})
             told = {"before": live, "seconds": 0, **app.told(release)}
-            if release != live:
-                stack.enter_context(again.failing_plainly())
-                again.of_today()
-                if not module.check_mode:
-                    told = again.roll_back(release)
-        return {**told, "waited_for": lock.waited_for if lock else None, "changed": release != live}
+            stack.enter_context(again.failing_plainly())
+            again.of_today()
+            if not module.check_mode:
+                told = again.roll_back(release)
+        return {**told, "waited_for": lock.waited_for if lock else None, "changed": True}
 
     done = _each(module, roll_back)
     return {"changed": any(told["changed"] for told in done.values()), "apps": done}

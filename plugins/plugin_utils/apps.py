@@ -56,7 +56,7 @@ def normalise_apps(apps: object, variable: str = "gunicorn_apps") -> list[Entry]
     :raises PorticoError: at the first mistake; it shows no value of an environment and no credential.
     """
     described = entries.options("gunicorn_deploy", "apps")
-    _refuse_passwords_in_urls(variable, apps)
+    _refuse_passwords_in_urls(variable, apps, described)
     complete = entries.normalise(variable, apps, described, _FORMATS, secret=["environment", "credentials", "source.key", "source.token", "index.password"])
     for app in complete:
         if app["state"] == "absent":
@@ -296,16 +296,25 @@ def systemd_words(words: Iterable[str]) -> str:
 KINDS = ("path", "git", "archive", "package")
 
 
-def _refuse_passwords_in_urls(variable: str, apps: object) -> None:
+def _refuse_passwords_in_urls(variable: str, apps: object, described: entries.Options) -> None:
     """Refuse a URL with a password before anything else can be wrong with it and show it, such as the place where it was written."""
     for number, app in enumerate(apps if isinstance(apps, list) else [], start=1):
         if not isinstance(app, dict):
             continue
+        name = app["name"] if isinstance(app.get("name"), str) and not _has_a_password(app["name"]) else number
         for key, value in app.items():
-            if key not in ("environment", "credentials") and any(_has_a_password(text) for text in _texts(value)):
-                where, instead = _WITHOUT_PASSWORDS.get(key, (str(key), "the key source.token or index.password"))
-                name = app["name"] if isinstance(app.get("name"), str) and not _has_a_password(app["name"]) else number
-                raise problem(variable, name, where, HIDDEN, f"has a password in it, which others would come to see. Put it into {instead}.")
+            if key in _WITHOUT_PASSWORDS:
+                where, instead, has_one = *_WITHOUT_PASSWORDS[key], _has_a_password
+            elif key in _COMMANDS:
+                where, instead, has_one = str(key), "environment or credentials, where commands find it", _LOGIN.search
+            elif key not in described:
+                # Misspelt, or in the wrong place: what it would mean elsewhere is not known.
+                where, instead, has_one = str(key), "", _has_a_password
+            else:
+                continue
+            if any(has_one(text) for text in _texts(value)):
+                why = f"has a password in it, which others would come to see. Put it into {instead}."
+                raise problem(variable, name, where, HIDDEN, why if instead else f"is given to a key that does not exist, with a password in it. {did_you_mean(str(key), described)}")
 
 
 _WITHOUT_PASSWORDS = {
@@ -313,6 +322,8 @@ _WITHOUT_PASSWORDS = {
     "index": ("index.url", "index.user and index.password"),
 }
 """Where a URL stands, and where what opens it belongs."""
+_COMMANDS = ("before_traffic", "after_traffic", "companions")
+_LOGIN = re.compile(r"://[^/\s?#@:]*:[^/\s@]+@")
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -336,8 +347,8 @@ def _has_a_password(value: str) -> bool:
     return found is not None and (found["more"] is not None or _LIKE_A_TOKEN.match(found["user"]) is not None)
 
 
-# Tokens of GitHub, GitLab and others that people write in the place of a user; and anything as long as one.
-_LIKE_A_TOKEN = re.compile(r"gh[a-z]_|github_pat_|glpat-|gldt-|pypi-|.{32}", re.S)
+# Tokens of GitHub, GitLab and others that people write in the place of a user; and anything as long as one, or nearly, that is no name.
+_LIKE_A_TOKEN = re.compile(r"gh[a-z]_|github_pat_|glpat-|gldt-|pypi-|[A-Za-z0-9_]{32}|.{48}", re.S)
 
 
 def _check_source(variable: str, app: Entry) -> None:
@@ -485,8 +496,7 @@ def _environment(value: dict[t.Any, t.Any]) -> dict[str, str]:
 
 
 _NOT_THE_APPS = {
-    "PATH": "is set so that the release's own programs are found first",
-    "GUNICORN_CMD_ARGS": "would change what the settings of gunicorn say, its socket included",
+    "PATH": "is set for commands and companions so that the release's own programs are found first. Write other programs with their full paths",
     **dict.fromkeys(
         ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "MAINPID", "WATCHDOG_PID", "WATCHDOG_USEC", "INVOCATION_ID", "JOURNAL_STREAM"),
         "systemd sets for each start",

@@ -86,7 +86,7 @@ def test_a_mistake_is_told_with_its_key_and_value(wrong, words):
         assert word in str(told.value)
 
 
-@pytest.mark.parametrize("name", ["PATH", "GUNICORN_CMD_ARGS", "NOTIFY_SOCKET", "LISTEN_FDS", "STATE_DIRECTORY"])
+@pytest.mark.parametrize("name", ["PATH", "NOTIFY_SOCKET", "LISTEN_FDS", "STATE_DIRECTORY"])
 def test_what_an_app_runs_by_is_not_its_environment(name):
     with pytest.raises(PorticoError, match=f'entry "shop", key "environment": has {name}, which '):
         normalise_apps([SHOP | {"environment": {name: "/opt/x"}}])
@@ -333,7 +333,10 @@ def test_every_kind_of_source_is_taken(right):
         ({"installer": "poetry"}, ["installer", "poetry", "auto, pip, uv"]),
         ({"installer": "pip", "requirements": "uv.lock"}, ["installer", "does not understand uv.lock"]),
         ({"source": {**OVER_SSH, "kye": "hunter2xx"}}, ["source.kye", "key"]),
-        ({"git": "https://me:hunter2xx@x.example/a.git"}, ["git", "has a password in it", "source.token"]),
+        ({"git": "https://me:hunter2xx@x.example/a.git"}, ['key "git"', "does not exist, with a password in it"]),
+        ({"enviroment": {"DATABASE_URL": "postgres://u:hunter2xx@h/db"}}, ["enviroment", 'Did you mean "environment"?']),
+        ({"before_traffic": ["curl https://u:hunter2xx@ops.example/hook"]}, ["before_traffic", "environment or credentials"]),
+        ({"companions": [{"name": "q", "command": "celery -b redis://:hunter2xx@localhost/0 worker"}]}, ["companions", "environment or credentials"]),
         ({"source": {**OVER_HTTPS, "git": "https://hunter2xx0123456789abcdef0123456@x.example/a.git"}}, ["source.git", "source.token"]),
         ({"source": {**OVER_HTTPS, "git": "https://x.example/a.git?private_token=hunter2xx"}}, ["source.git", "source.token"]),
         ({"source": {**OVER_SSH, "git": "me:hunter2xx@x.example:a.git"}}, ["source.git", "source.token"]),
@@ -346,6 +349,20 @@ def test_a_mistake_in_a_source_is_told_and_shows_no_secret(wrong, words):
     for word in words:
         assert word in str(told.value)
     assert "hunter2xx" not in str(told.value) and "b3BlbnNza" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"health": {"contains": "mailto:help@shop.example"}},
+        {"health": {"contains": "https://shop.example.com/?ref=home"}},
+        {"source": {**OVER_SSH, "git": "ssh://deployment-robot-at-123456789012@git.example.com/v1/shop.git"}},
+        {"before_traffic": ["curl https://ops.example/hook?release=1"]},
+        {"environment": {"GUNICORN_CMD_ARGS": "--access-logfile -"}},
+    ],
+)
+def test_what_only_looks_like_a_password_is_taken(right):
+    assert normalise_apps([SHOP | right])
 
 
 def archived(folder, to):

@@ -734,13 +734,16 @@ def test_who_may_connect_is_the_hosts_matter_and_not_a_releases(host, order):
     assert "SocketUser=nginx" in Path(f"{layout.UNITS}/portico-shop@{slot}.socket").read_text()
 
 
-def test_folders_that_others_pass_through_are_open_whatever_umask_says(host, order, tmp_path):
+def test_folders_that_others_pass_through_are_open_whatever_umask_says(host, order, tmp_path, monkeypatch):
     umask = os.umask(0o077)
+    # As an earlier run has left it.
+    (tmp_path / "settings").mkdir(0o700)
+    monkeypatch.setattr(layout, "APP_SETTINGS", str(tmp_path / "settings/apps"))
     try:
         deploy(host, order("r1"))
     finally:
         os.umask(umask)
-    for folder in (layout.APP_SETTINGS, f"{layout.APP_SETTINGS}/shop", layout.STATE, f"{layout.STATE}/apps"):
+    for folder in (tmp_path / "settings", layout.APP_SETTINGS, f"{layout.APP_SETTINGS}/shop", layout.STATE, f"{layout.STATE}/apps"):
         assert os.stat(folder).st_mode & 0o777 == 0o755, folder
 
 
@@ -764,6 +767,12 @@ def test_a_release_that_is_not_well_when_its_companions_run_is_not_led_to(host, 
     with pytest.raises(StepError, match="(?s)its health check.*/ was answered 500"):
         deploy(host, new)
     assert host.serves() == "r1" and answers == []
+
+
+def test_the_live_release_is_there_already_whatever_is_known_of_it(host, order):
+    deploy(host, order("r1"))
+    os.remove(f"{layout.APPS}/shop/releases/r1/settings.json")
+    assert roll_back(host, "r1")["changed"] is False
 
 
 def test_a_release_of_before_there_was_a_key_is_gone_back_to(host, order):
