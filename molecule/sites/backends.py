@@ -38,6 +38,9 @@ class Backend(BaseHTTPRequestHandler):
         elif path.endswith("/never"):
             # Until the one who asks has had enough.
             self.connection.recv(1)
+        elif path.endswith("/sends"):
+            # nginx answers in its place, with a file.
+            self._say(headers={"X-Accel-Redirect": "/kept/a.txt", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Strict-Transport-Security": "max-age=1"})
         elif path.endswith("/elsewhere"):
             self._say(302, {"Location": f"http://{self.headers['Host']}/login"})
         elif path.endswith("/away"):
@@ -54,6 +57,7 @@ class Backend(BaseHTTPRequestHandler):
         self._say(read=len(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
 
     def _events(self) -> None:
+        go_on.clear()
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")

@@ -102,7 +102,7 @@ options:
             type: int
             default: 200
           text:
-            description: Its body.
+            description: Its body. From status 400 on, nginx answers with a page of its own where it is empty.
             type: str
             default: ""
           content_type:

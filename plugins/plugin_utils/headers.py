@@ -23,10 +23,8 @@ STANDARD: Mapping[str, Markup] = {
     "X-Frame-Options": Markup("$portico_frame_options"),
     "Referrer-Policy": Markup("$portico_referrer_policy"),
 }
-"""What portico/headers.conf sends, with the variables of maps.conf that are empty where a backend says it itself."""
-_WHATEVER_A_BACKEND_SAYS = {"x-content-type-options": "nosniff", "x-frame-options": "SAMEORIGIN", "referrer-policy": "strict-origin-when-cross-origin"}
-"""The same, where a backend's is hidden: the variables would still see it."""
-HSTS = "Strict-Transport-Security"
+"""What portico/headers.conf sends, with the variables of maps.conf that are empty where a backend's own is passed on."""
+_HSTS = "Strict-Transport-Security"
 
 _OTHER_KEYS = {
     "strict-transport-security": "hsts",
@@ -129,16 +127,12 @@ def sends(*levels: Mapping[str, t.Any]) -> Sends:
         said.update({header.lower(): (header, text) for header, text in written.items()})
         hidden.update({header.lower(): header for header in level["hide_headers"] or []})
     if levels[0].get("hsts") is not None:
-        hidden[HSTS.lower()] = HSTS
-    standard = not any(header.lower() in said or header.lower() in hidden for header in STANDARD)
-    left = [] if standard else [(header, _standard(header, hidden)) for header in STANDARD if header.lower() not in said]
+        hidden[_HSTS.lower()] = _HSTS
+    standard = not any(header.lower() in said for header in STANDARD)
+    left = [] if standard else [(header, value) for header, value in STANDARD.items() if header.lower() not in said]
     own = {key: pair for key, pair in said.items() if pair[1]}
     hidden.update({key: header for key, (header, _text) in own.items()})
     return Sends(standard, [*left, *own.values()], sorted(hidden.values(), key=str.lower))
-
-
-def _standard(header: str, hidden: Mapping[str, str]) -> str:
-    return _WHATEVER_A_BACKEND_SAYS[header.lower()] if header.lower() in hidden else STANDARD[header]
 
 
 def says(level: Mapping[str, t.Any]) -> bool:

@@ -51,6 +51,8 @@ def of_site(site: Entry, known: Known, mistake: Mistake) -> list[Entry]:
     # A template of somebody's own may do something that has no key.
     if len(given) != 1 and (given or site["template"] is None):
         raise mistake(*_one_answer(given, (*ANSWERS, "locations")))
+    if site["locations"] and site["fallback"] is not None:
+        raise mistake("fallback", site["fallback"], "is for root. Say it in the location that has one.")
     if site["locations"]:
         written = [(f"locations[{at}].", location) for at, location in enumerate(site["locations"])]
     else:
@@ -62,13 +64,13 @@ def of_site(site: Entry, known: Known, mistake: Mistake) -> list[Entry]:
 
 
 def _added(extra: str | None) -> list[str]:
-    """Return the add_header directives that a text says for its own block, as they are written."""
+    """Return the directives of headers that a text says for its own block, as they are written: a block with some of its own loses them."""
     found, depth, start = [], 0, None
     for token in tokens(extra or ""):
         if not token.mark:
             start = token.start if start is None else start
             continue
-        if token.mark == ";" and depth == 0 and start is not None and re.match(r"add_header\s", (extra or "")[start:]):
+        if token.mark == ";" and depth == 0 and start is not None and re.match(r"(add_header|proxy_hide_header)\s", (extra or "")[start:]):
             found.append((extra or "")[start : token.end])
         depth += {"{": 1, "}": -1, ";": 0}[token.mark]
         start = None
@@ -99,8 +101,6 @@ def _locations(site: Entry, location: Entry, prefix: str, known: Known, mistake:
         raise mistake(f"{prefix}fallback", location["fallback"], "is for files. Give it together with root.")
     if prefix and location["backend"] is not None and does != "proxy":
         raise mistake(f"{prefix}backend", HIDDEN, "is for a proxy. An app is at its own socket, and an upstream says these things itself.")
-    if prefix and headers.HSTS.lower() in map(str.lower, location["hide_headers"] or []):
-        raise mistake(f"{prefix}hide_headers", headers.HSTS, "is promised for a host, and not for a path of it. Say it for the site.")
     complete = _location(location, does, target, site, prefix, mistake)
     if does == "app" and known.apps is not None:
         if target not in known.apps:
@@ -123,7 +123,7 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         raise mistake(f"{prefix}path", path, "has no slash at its end, and nginx would lead visitors out of the folder of its alias. Write one.")
     spoken = None
     if does == "proxy":
-        spoken = _proxied(target, {**_UNSAID, **_given(site["backend"]), **_given(location["backend"])}, location, prefix, mistake)
+        spoken = _proxied(target, _backend(site["backend"], location["backend"], prefix, mistake), location, prefix, mistake)
     sends = None
     # nginx drops the headers of the server from a location that sends one of its own, and what is hidden alike.
     if headers.says(location) or {"add_header", "proxy_hide_header"} & said(location["extra_config"]):
@@ -149,20 +149,25 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
 _UNSAID: t.Final[Entry] = {"host": None, "verify": None, "ca": None, "certificate_name": None}
 
 
-def _given(backend: Entry | None) -> Entry:
-    """Return what a site or a location says of its backend."""
-    return {key: value for key, value in (backend or {}).items() if value is not None}
+def _backend(of_site: Entry | None, of_location: Entry | None, prefix: str, mistake: Mistake) -> Entry:
+    """Return what a site and its location say of a backend, the latter first."""
+    found = dict(_UNSAID)
+    for level in (of_site, of_location):
+        given = {key: value for key, value in (level or {}).items() if value is not None}
+        if given.get("verify") is False:
+            if "ca" in given:
+                raise mistake(f"{prefix}backend.ca", given["ca"], "has no meaning with verify: false. Take one of them out.")
+            found["ca"] = None
+        found.update(given)
+    return {**found, "verify": found["verify"] is not False}
 
 
 def _proxied(target: str, backend: Entry, location: Entry, prefix: str, mistake: Mistake) -> Entry:
     parts, path = urls.parsed(target), location["path"]
-    if parts.path and not location["exact"] and parts.path.endswith("/") != path.endswith("/"):
-        why = f"has a path that takes the place of {path}, and one of them ends with a slash and the other does not, so that visitors could leave it. Let both end with one."
+    if parts.path and not location["exact"] and not (parts.path.endswith("/") and path.endswith("/")):
+        why = f"has a path that takes the place of {path}, and without a slash at the end of both visitors could leave it. Let both end with one."
         raise mistake(f"{prefix}proxy", target, why)
-    if backend["verify"] is False and backend["ca"]:
-        raise mistake(f"{prefix}backend.ca", backend["ca"], "has no meaning with verify: false. Take one of them out.")
-    backend = {**backend, "verify": backend["verify"] is not False}
-    name = backend["certificate_name"] or backend["host"] or parts.host
+    name = backend["certificate_name"] or urls.without_port(backend["host"]) or parts.host
     if parts.scheme == "https" and backend["verify"] and (not name or urls.is_address(name)):
         why = "has no host name, and nginx verifies certificates by name. Say in backend.certificate_name what its certificate is to be named (or verify: false)."
         raise mistake(f"{prefix}proxy", target, why)
@@ -175,7 +180,7 @@ def _spoken(scheme: str, backend: Mapping[str, t.Any], host: str | None, below: 
     :param below: the path of its URL, which stands in place of the location's.
     """
     verified = backend["ca"] or layout.TRUSTED_CAS
-    name = backend["certificate_name"] or host
+    name = backend["certificate_name"] or urls.without_port(host)
     origins = [f"http://{host}", f"https://{host}"]
     led_back = [(f"{origin}{below}", path) for origin in ["", *origins]] if below and below != path else []
     return {
@@ -281,7 +286,7 @@ _FORMS: t.Final[dict[str, entries.Format]] = {
     "answer.content_type": headers.header_text,
     "max_body_size": size,
     "timeout": _timeout,
-    "backend.host": formats.host_name,
+    "backend.host": urls.asked_host,
     "backend.ca": formats.absolute_path,
     "backend.certificate_name": formats.host_name,
     "headers": headers.headers,

@@ -125,20 +125,19 @@ def _site(variable: str, site: Entry, known: locations.Known) -> Entry:
         "tls": site["tls"],
         "certificate": site["certificate"] or site["name"],
         "issuer": site["issuer"],
-        **_promise(site, sends),
+        **_promise(site),
         "sends": sends,
-        "says": locations.says(site) or bool(sends.hidden) or (not site["tls"] and sends != headers.NOTHING_MORE),
+        "says": locations.says(site) or bool(sends.hidden) or (not site["tls"] and (sends != headers.NOTHING_MORE or "add_header" in locations.said(site["extra_config"]))),
         "locations": locations.of_site(site, known, mistake),
         **{key: site[key] for key in ("max_body_size", "timeout", "unbuffered", "extra_config", "template")},
     }
 
 
-def _promise(site: Entry, sends: headers.Sends) -> Entry:
+def _promise(site: Entry) -> Entry:
     """Return the variable that has the site's promise of HTTPS, and its text where it is not Portico's own."""
     own = headers.promise(site["hsts"])
     if own is None:
-        # Where a backend's is hidden, it is no matter what that says.
-        return {"promise": "$portico_hsts" if headers.HSTS.lower() in map(str.lower, sends.hidden) else "$portico_promise", "own_promise": None}
+        return {"promise": "$portico_promise", "own_promise": None}
     # Two names that differ in their hyphens and dots alone are two variables.
     number = zlib.crc32(site["name"].encode())
     return {"promise": f"$portico_promise_{number:08x}", "own_promise": own}

@@ -33,8 +33,9 @@ def _check(variable: str, upstream: Entry) -> None:
     def mistake(key: str, value: object, why: str) -> entries.PorticoError:
         return problem(variable, upstream["name"], key, value, why)
 
-    if upstream["tls"] and upstream["verify"] and not upstream["certificate_name"] and urls.is_address(upstream["host"] or ""):
-        raise mistake("host", upstream["host"], "is an address, and nginx verifies certificates by name. Say in certificate_name what they are to be named (or verify: false).")
+    named = "certificate_name" if upstream["certificate_name"] else "host"
+    if upstream["tls"] and upstream["verify"] and urls.is_address(urls.without_port(upstream[named]) or ""):
+        raise mistake(named, upstream[named], "is an address, and nginx verifies certificates by name. Say in certificate_name what they are to be named (or verify: false).")
     if upstream["ca"] and not upstream["verify"]:
         raise mistake("ca", upstream["ca"], "has no meaning with verify: false. Take one of them out.")
     servers = upstream["servers"]
@@ -66,7 +67,7 @@ _LIMITS: t.Final = {"weight": (1, 1000), "max_fails": (0, 1000), "fail_timeout":
 _FORMATS: t.Final[dict[str, entries.Format]] = {
     "name": formats.file_name,
     "servers.address": urls.server,
-    "host": formats.host_name,
+    "host": urls.asked_host,
     "ca": formats.absolute_path,
     "certificate_name": formats.host_name,
 }

@@ -35,9 +35,25 @@ def backend(value: str) -> str:
             formats.url_path(path)
         return value
     parts = _url(value, ("http", "https"))
-    if parts.query or parts.fragment or parts.username:
-        raise ValueError("has a query, a fragment or a user in it. Write http://HOST:PORT, with a path at most.")
+    if re.search(r"[?#@]", value) or parts.netloc.endswith(":"):
+        raise ValueError("has a query, a fragment or a user in it, or a colon without a port. Write http://HOST:PORT, with a path at most.")
+    if parts.netloc.startswith("["):
+        _ipv6(parts.netloc[1:].partition("]")[0])
+    if parts.path:
+        formats.url_path(parts.path)
     return value
+
+
+def asked_host(value: str) -> str:
+    """Return a host name, with a port or without, as it is asked for in C(Host)."""
+    name, colon, port = value.partition(":")
+    if colon and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError("has something behind its colon that is no port. Write HOST or HOST:PORT.")
+    return formats.host_name(name) + colon + port
+
+
+def without_port(host: str | None) -> str | None:
+    return host.partition(":")[0] if host else host
 
 
 def parsed(value: str) -> Backend:
@@ -81,12 +97,16 @@ def server(value: str) -> str:
     if not written or not 1 <= int(written[2]) <= 65535:
         raise ValueError("is not an address. Write HOST:PORT, [IPv6 address]:PORT, or unix:/run/NAME.sock.")
     if value.startswith("["):
-        try:
-            ipaddress.IPv6Address(written[1][1:-1])
-        except ValueError as error:
-            raise ValueError("has something in brackets that is no IPv6 address. Write [2001:db8::1]:8000.") from error
+        _ipv6(written[1][1:-1])
         return value
     return f"{formats.host_name(written[1], what='has a host that')}:{written[2]}"
+
+
+def _ipv6(value: str) -> None:
+    try:
+        ipaddress.IPv6Address(value)
+    except ValueError as error:
+        raise ValueError("has something in brackets that is no IPv6 address. Write [2001:db8::1]:8000.") from error
 
 
 def _url(value: str, schemes: Sequence[str]) -> t.Any:

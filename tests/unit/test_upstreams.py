@@ -30,6 +30,7 @@ def upstream(*servers, **keys):
         ([upstream(keepalive="many")], "is not a whole number"),
         ([upstream(tries=0)], 'key "tries": 0 is not possible. Write a number from 1 to 100.'),
         ([upstream(tls=True, host="10.0.0.1")], '"10.0.0.1" is an address, and nginx verifies certificates by name'),
+        ([upstream(tls=True, certificate_name="10.0.0.1")], 'key "certificate_name": "10.0.0.1" is an address'),
         ([upstream(tls=True, verify=False, ca="/etc/ca.pem")], 'key "ca": "/etc/ca.pem" has no meaning with verify: false'),
         ([upstream({**ONE, "weight": 10**30})], "is not possible. Write a number from 1 to 1000."),
         ([upstream(), {**upstream(), "name": "API"}], '"API" is "api" to nginx. Choose another name.'),
@@ -110,16 +111,24 @@ def test_a_location_can_have_verified_what_its_site_does_not():
     }
     (complete,) = normalise_sites([site], [])
     assert [location["spoken"]["tls"]["ca"] for location in complete["locations"]] == [None, "/etc/pay.pem"]
+    site["backend"], site["locations"][1]["backend"] = {"ca": "/etc/ca.pem"}, {"verify": False}
+    (complete,) = normalise_sites([site], [])
+    assert [location["spoken"]["tls"]["ca"] for location in complete["locations"]] == ["/etc/ca.pem", None]
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"proxy": "https://10.0.0.1"}, 'key "proxy": "https://10.0.0.1" has no host name, and nginx verifies certificates by name'),
-        ({"proxy": "http://127.0.0.1:8080/public"}, 'has a path that takes the place of /, and one of them ends with a slash and the other does not'),
+        ({"proxy": "http://127.0.0.1:8080/public"}, 'has a path that takes the place of /, and without a slash at the end of both'),
         ({"locations": [{"path": "/wiki", "proxy": "http://127.0.0.1:8080/public/"}]}, 'key "locations[0].proxy": "http://127.0.0.1:8080/public/" has a path'),
         ({"proxy": "https://a.test", "backend": {"verify": False, "ca": "/etc/ca.pem"}}, "has no meaning with verify: false"),
-        ({"locations": [{"path": "/a", "proxy": "http://a.test", "hide_headers": ["strict-transport-security"]}]}, "is promised for a host, and not for a path of it"),
+        ({"locations": [{"path": "/wiki", "proxy": "http://127.0.0.1:1/public"}]}, "without a slash at the end of both visitors could leave it"),
+        *(({"proxy": url}, "has a query, a fragment or a user in it, or a colon without a port") for url in ("http://a:", "http://@a", "http://a?", "http://a/#", "http://me@a")),
+        ({"proxy": "http://a.test//x/"}, "is not the path of a URL"),
+        ({"root": "/srv", "locations": [{"path": "/", "root": "/srv"}]}, "are given together"),
+        ({"fallback": "/index.html", "locations": [{"path": "/", "root": "/srv"}]}, "is for root. Say it in the location that has one"),
+        ({"proxy": "https://10.0.0.1", "backend": {"host": "a.test:x"}}, "has something behind its colon that is no port"),
         ({"root": "/srv", "max_body_size": "999999999999g"}, "is not a size"),
         ({"answer": {"text": '"' * 3000}}, "is longer than 4000 bytes, which nginx does not take"),
         ({"proxy": "http://unix:run/a.sock"}, "is not an absolute path"),

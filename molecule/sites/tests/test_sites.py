@@ -87,6 +87,19 @@ def test_they_are_on_the_redirects_of_other_names(visitor, name):
     assert plain.status == 301 and not all_of(plain, "Strict-Transport-Security")
 
 
+def test_they_are_on_a_file_that_a_backend_sends_nginx_for(ask):
+    answer = ask("main", "/backend/sends")
+    assert answer.text == "media/a.txt\n" and ask("main", "/kept/a.txt").status == 404
+    assert {name: all_of(answer, name) for name in SAFE} == {name: [value] for name, value in SAFE.items()}
+    assert all_of(answer, "Strict-Transport-Security") == [TWO_YEARS]
+
+
+def test_they_are_on_a_plain_site_that_adds_one_of_its_own(visitor, name):
+    answer = visitor.get(f"http://plain.{name}.example.test/")
+    assert {header: all_of(answer, header) for header in SAFE} == {header: [value] for header, value in SAFE.items()}
+    assert all_of(answer, "X-Site") == ["yes"]
+
+
 def test_what_a_backend_says_itself_is_not_said_twice(ask):
     answer = ask("main", "/backend/own")
     assert all_of(answer, "Strict-Transport-Security") == ["max-age=1"]
