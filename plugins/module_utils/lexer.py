@@ -87,6 +87,10 @@ def check(text: str) -> None:
         if not token.mark:
             began = began if words else token.line
             words += 1
+            blank = next((sign for sign in token.word if sign.isspace() and sign not in _BLANKS), None)
+            if blank and token.word[0] not in "\"'":
+                # Often copied from a page. nginx makes it a part of the word, and other parsers do not.
+                raise LexError(token.line, f"has a blank (U+{ord(blank):04X}) that is none to nginx. Write an ordinary one, or put the word in quotes")
         elif token.mark == "}" and words:
             raise LexError(began, "has a directive that does not end. Put a ';' at its end")
         elif token.mark == "}" and not open_blocks:

@@ -84,6 +84,8 @@ def header_text(value: str) -> str:
         raise ValueError("has letters that headers do not have. Write ASCII alone.")
     if "$" in value:
         raise ValueError("has a '$', which nginx would read as a variable. Take it out.")
+    if value and not value.strip(" "):
+        raise ValueError("has nothing but blanks in it, which nobody would receive. Write a text, or an empty one for none.")
     return fits(value.strip(" "))
 
 

@@ -25,6 +25,8 @@ def only(**keys):
         ({"headers": {"X-A": "a\nX-B: c"}}, "that has a control character (U+000A) in it"),
         ({"headers": {"X-A": "$host"}}, "has a '$', which nginx would read as a variable"),
         ({"headers": {"X-A": "é"}}, "Write ASCII alone"),
+        ({"headers": {"X-A": "  "}}, "that has nothing but blanks in it"),
+        ({"csp": " "}, 'key "csp": " " has nothing but blanks in it'),
         ({"headers": {"X-A": "1", "x-a": "2"}}, "has x-a twice"),
         ({"headers": {"Strict-Transport-Security": "max-age=1"}}, 'has Strict-Transport-Security. Say it with the key "hsts".'),
         ({"headers": {"Content-Security-Policy": "a"}}, 'Say it with the key "csp".'),

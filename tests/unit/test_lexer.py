@@ -25,6 +25,7 @@ from ansible_collections.portico.web.plugins.module_utils.lexer import LexError,
         "set $a b\\{c;",
         "location ~ \\.php$ { deny all; }",
         "set $a a#b;",
+        "set $a 'a\u00a0b'; # a\u00a0b",
         "set $a a'b;",
         "allow 127.0.0.1;deny all;",
     ],
@@ -55,6 +56,8 @@ def test_whole_directives_pass(text):
         ("a b #c;\n", 1, "does not end"),
         ("\na b}c;", 2, "in quotes"),
         ("a ${b}};", 1, "in quotes"),
+        ("a\u00a0b c;", 1, "has a blank .U.00A0. that is none to nginx"),
+        ("a b;\nc d\u2028\"e;", 2, "has a blank .U.2028. that is none to nginx"),
     ],
 )
 def test_what_would_reach_out_is_refused(text, line, words):
