@@ -75,7 +75,8 @@ def write_tree(where: str, tree: dict[str, str], marker: str) -> None:
     """Write a configuration: its files, the marker, and the link through which it names certificates."""
     for path, text in {**tree, MARKER: marker}.items():
         parent = os.path.dirname(f"{where}/{path}")
-        os.makedirs(parent, mode=0o755, exist_ok=True)
+        if not os.path.isdir(parent):
+            os.makedirs(parent, mode=0o755)
         with open(f"{where}/{path}", "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(f"{where}/{path}", 0o644)

@@ -1,8 +1,9 @@
 """Whatever publishes may be killed at any step: by the kernel, by the network, by an impatient person.
 
 What serves is then what served before or the new configuration, wholly; and the next run ends what was begun.
-PORTICO_ALL_FAULTS=1 kills at every step, the releases by turns. The ordinary run takes some, evenly. The moves of links
-and the commands that act on nginx are each release's in any case.
+PORTICO_ALL_FAULTS=1 kills at every step, the releases by turns; of steps that are alike, which are the files of a tree, at the
+first, one in the middle and the last. The ordinary run takes some, evenly. The moves of links and the commands that act on
+nginx are each release's in any case.
 """
 
 from __future__ import annotations
@@ -15,16 +16,29 @@ SAMPLED = 3
 DECISIVE = re.compile(r"^(run systemctl (reload|start)|os\.rename \S*/live)")
 
 
+def alike(step):
+    """Return a step without what tells it from others: which file it is of a tree that is being written, or taken away."""
+    return re.sub(r"(/run/portico-nginx-test-|/generations/\.new-)\S+", r"\1", step)
+
+
+def spread(numbers):
+    """Some of several numbers, evenly: the first and the last among them."""
+    return {numbers[round(at * (len(numbers) - 1) / (SAMPLED - 1))] for at in range(SAMPLED)}
+
+
 def chosen(steps, turn):
     """The numbers of the steps to kill at, each with whether nginx is restarted before the next run.
 
     A restart shows that what is on disk can be served. It also hides it when the next run forgets the reload.
     """
     everything = range(1, len(steps) + 1)
-    spread = {round(1 + at * (len(steps) - 1) / (SAMPLED - 1)) for at in range(SAMPLED)}
+    kinds = {}
+    for number in everything:
+        kinds.setdefault(alike(steps[number - 1]), []).append(number)
+    of_each_kind = sorted(number for numbers in kinds.values() for number in spread(numbers))
     decisive = {number for number in everything if DECISIVE.search(steps[number - 1])}
     assert decisive, steps
-    kept = sorted(decisive | (set(everything[turn]) if EVERY_STEP else spread))
+    kept = sorted(decisive | (set(of_each_kind[turn]) if EVERY_STEP else spread(everything)))
     return [(number, False) for number in kept] + [(number, True) for number in sorted(decisive)]
 
 
