@@ -11,9 +11,9 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
-# The long ones are for `make test-all`.
-SCENARIOS := default sites deploys apps certificates installed published strangers trouble
-LONG_SCENARIOS := processes renewal faults
+# The longest first, since two run at a time. The long ones are for `make test-all`.
+SCENARIOS := deploys apps certificates published sites trouble default installed strangers
+LONG_SCENARIOS := faults renewal processes
 
 .PHONY: help
 help: ## list the commands
@@ -38,8 +38,7 @@ test-all: export PORTICO_DEPLOYS_IN_A_ROW := 20
 test-all: export PORTICO_LIVES := yes
 test-all: test ## the same, and whatever takes long
 	@PORTICO_HOSTILE_VALUES=10000 pytest tests/unit/test_injection.py tests/unit/test_app_injection.py
-	@for scenario in $(LONG_SCENARIOS); do \
-	  PORTICO_ALL_FAULTS=1 tools/alone molecule test --scenario-name "$$scenario" --no-command-borders || exit 1; done
+	@PORTICO_ALL_FAULTS=1 tools/alone tools/scenarios $(LONG_SCENARIOS)
 
 .PHONY: lint
 lint: environment ## yamllint, and ansible-lint with its profile for production
@@ -50,12 +49,11 @@ lint: environment ## yamllint, and ansible-lint with its profile for production
 
 .PHONY: unit
 unit: environment ## the unit tests
-	@pytest tests/unit
+	@pytest --numprocesses 2 tests/unit
 
 .PHONY: molecule
 molecule: environment ## deploy to Debian 12 and 13 in containers, and verify
-	@for scenario in $(SCENARIOS); do \
-	  tools/alone molecule test --scenario-name "$$scenario" --no-command-borders || exit 1; done
+	@tools/alone tools/scenarios $(SCENARIOS)
 
 .PHONY: bench
 bench: environment ## measure what runs over SSH cost, for many sites, apps and certificates (minutes)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from acme import AcmeServer
+from plays import playbook
 from servers import Server, Servers
 from visitor import Visitor
 
@@ -74,17 +75,9 @@ class PlayRun:
     """One run of ansible-playbook: `ok`, `output`, and of each host what it `changed` and whether it has `failed`."""
 
     def __init__(self, *arguments: str) -> None:
-        done = subprocess.run(
-            ["ansible-playbook", "--inventory", os.environ["MOLECULE_INVENTORY_FILE"], *arguments],
-            env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        self.ok = done.returncode == 0
-        self.output = done.stdout
-        recap = re.findall(r"^(\S+)\s+: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", done.stdout, re.M)
+        status, self.output = playbook("--inventory", os.environ["MOLECULE_INVENTORY_FILE"], *arguments)
+        self.ok = status == 0
+        recap = re.findall(r"^(\S+)\s+: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", self.output, re.M)
         self.changed = {host: int(changed) for host, changed, _unreachable, _failed in recap}
         self.failed = {host for host, _changed, unreachable, failed in recap if int(unreachable) or int(failed)}
 

@@ -1,6 +1,6 @@
 """The ACME server of the tests from outside: what it was asked, what it is to do wrong, where names lead.
 
-acme = AcmeServer("portico-molecule-acme")
+acme = AcmeServer("portico-default-acme")
 with acme.fault("newOrder", "problem", type="rateLimited", retry_after=3600), acme.watch() as seen:
     ...
 assert len(seen.of("newOrder", client=address)) == 1

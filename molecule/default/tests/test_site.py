@@ -18,9 +18,9 @@ def site(name):
 
 
 @pytest.fixture
-def handshake(address, site):
+def handshake(acme, address, site):
     """Say what OpenSSL's newest client sees of a TLS handshake with the server."""
-    client = testinfra.get_host("docker://portico-molecule-acme")
+    client = testinfra.get_host(f"docker://{acme.container}")
 
     def shake(*flags, name=site):
         words = ["openssl", "s_client", "-connect", f"{address}:443", "-servername", name, *flags]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,9 +13,6 @@ from typing import Any
 import pytest
 from load import Load
 from visitor import Answer
-
-# `make test-all` follows an app through the rest of its life, which takes as long as all of its deploys.
-collect_ignore = [] if os.environ.get("PORTICO_LIVES") else ["test_life.py"]
 
 APP = Path(__file__).parents[1] / "app"
 SITE = "http://shop.example.test/"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.skipif(not os.environ.get("PORTICO_LIVES"), reason="as long as all deploys: `make test-all` takes it")
+
 PATIENCE = 30
 """Seconds. In a restart visitors wait as long as the app takes to start, and twice that where it fails."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import subprocess
@@ -53,7 +54,7 @@ class Server:
     def __init__(self, host: Any, name: str, turn: slice, play: Callable[..., Any]) -> None:
         self.host, self.name, self.turn, self._play = host, name, turn, play
 
-    @property
+    @functools.cached_property
     def address(self) -> str:
         return self.host.check_output("hostname --ip-address").split()[0]
 
@@ -74,7 +75,7 @@ class Server:
         return self._play(playbook, "--limit", self.name, "--extra-vars", json.dumps(variables), *flags)
 
     def load(self, *urls: str) -> Load:
-        return Load(self.address, urls or URLS, label=version_of)
+        return Load(self.address, urls or URLS, label=version_of, pause=0.1)
 
     def versions(self, *urls: str) -> set[str]:
         """Which versions a visitor sees: more than one would be half of each."""
@@ -129,6 +130,7 @@ class Server:
         # It does not wait before systemd listens; then it returns when the boot is over.
         self.host.run("timeout 60 sh -c 'until systemctl is-system-running --wait | grep -qE \"running|degraded\"; do sleep 0.2; done'")
         self.host.check_output("systemctl is-active nginx")
+        vars(self).pop("address", None)  # the engine may have given another
 
     @contextlib.contextmanager
     def faults(self, kill_before: int | None = None) -> Iterator[None]:
@@ -138,8 +140,7 @@ class Server:
         try:
             yield
         finally:
-            self.host.check_output(f"mv {PLACE} {PLACE}-over")
-            self._steps = self.host.check_output(f"cat {PLACE}-over/steps; rm -r {PLACE}-over").splitlines()
+            self._steps = self.host.check_output(f"mv {PLACE} {PLACE}-over && cat {PLACE}-over/steps; rm -r {PLACE}-over").splitlines()
 
     @property
     def steps(self) -> list[str]:

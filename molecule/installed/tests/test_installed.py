@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import testinfra
 import yaml
 
 ROOT = Path(__file__).parents[3]
@@ -32,15 +31,13 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(project, host, name, address):
+def run(project, host, name, address, acme):
     """Run a playbook of the project against this server, to which the README's names lead meanwhile."""
-    acme = testinfra.get_host("docker://portico-molecule-acme")
     # And the server reaches itself by them, as it would on the internet.
     line = f"127.0.0.1 {' '.join(NAMES)}"
     host.check_output("grep -qxF %s /etc/hosts || echo %s >>/etc/hosts", line, line)
     for each in NAMES:
-        for change, record in ("clear-a", {"host": each}), ("add-a", {"host": each, "addresses": [address]}):
-            acme.check_output("curl --silent --show-error --fail --data %s %s", json.dumps(record), f"http://localhost:8055/{change}")
+        acme.lead(each, address)
 
     def run(playbook, *arguments):
         command = ["ansible-playbook", "--inventory", os.environ["MOLECULE_INVENTORY_FILE"], "--limit", name, playbook, *arguments]
