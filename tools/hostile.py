@@ -43,13 +43,39 @@ HARMLESS: dict[str, Any] = {
     "csp": "default-src 'none'",
     "csp_report_only": "default-src 'self'",
     "header": "X-Extra",
+    "headers": "X-Extra",
     "value": "extra",
     "address": "10.0.0.1:8000",
+    "access": "policy",
+    "limits": "slow",
+    "allow": "192.0.2.0/24",
+    "deny": "192.0.2.9",
+    "password": "correct horse",
+    "password_hash": "$6$abcdefgh$VfjvBFPGjfLDmVVBzF0KYh0hGZ1d8Pq9GZFmT6mTL8GoBzWyCvW0x4hMmzQ0",
+    "realm": "Staff",
+    "crl": "/etc/ssl/revoked.pem",
+    "url": "http://127.0.0.1:4180/auth",
+    "sign_in": "https://login.example.com/start?rd=",
+    "requests": "5/m",
+    "methods": "POST",
+    "open": "/health",
+    "except": "198.51.100.0/24",
 }
 """A value of each key that is text, with which a site is right."""
 
 ANSWERS = ("app", "upstream", "proxy", "root", "alias", "redirect", "answer")
-UPSTREAM = {"name": "pool", "servers": [{"address": "10.0.0.1:8000"}]}
+NAMED: dict[str, dict[str, Any]] = {
+    "upstreams": {"name": "pool", "servers": [{"address": "10.0.0.1:8000"}], "tls": True, "host": HARMLESS["host"]},
+    "access": {
+        "name": "policy",
+        "allow": [HARMLESS["allow"]],
+        "users": [{"name": "anna", "password": HARMLESS["password"]}],
+        "clients": {"ca": HARMLESS["ca"]},
+        "ask": {"url": HARMLESS["url"], "headers": ["X-Extra"]},
+    },
+    "limits": {"name": "slow", "requests": HARMLESS["requests"]},
+}
+"""An entry that is right, of each list whose entries sites call by their names."""
 _BESIDE = {"backend": {"proxy": "https://inner.example.com"}}
 """What has to stand beside a key so that it means something; else it is files."""
 
@@ -85,26 +111,37 @@ def _with(key: str, value: str) -> dict[str, Any]:
     first, _dot, last = key.partition(".")
     made: dict[str, Any] = {} if first in ANSWERS else copy.copy(_BESIDE.get(first, {"root": HARMLESS["root"]}))
     if last in ("header", "value"):
-        made[first] = {value: HARMLESS["value"]} if last == "header" else {HARMLESS["header"]: value}
+        name, text = _HARMLESS_THERE.get(f"{first}.header", HARMLESS["header"]), _HARMLESS_THERE.get(f"{first}.value", HARMLESS["value"])
+        made[first] = {value: text} if last == "header" else {name: value}
     else:
         made[first] = {last: value} if last else value
     return made
 
 
-def upstream(key: str, value: str) -> dict[str, Any]:
-    """Return an upstream that is right but for the value of one dotted key."""
-    made: dict[str, Any] = {**copy.deepcopy(UPSTREAM), "tls": True, "host": HARMLESS["host"]}
+def named(option: str, key: str, value: str) -> dict[str, Any]:
+    """Return an entry of a list that sites call by a name, right but for the value of one dotted key."""
+    made = copy.deepcopy(NAMED[option])
     first, _dot, last = key.partition(".")
-    if last:
-        made[first] = [{last: value}]
-    else:
+    if not last:
         made[first] = value
+        return made
+    inside = made.setdefault(first, {})
+    inside = inside[0] if isinstance(inside, list) else inside
+    if last in _EITHER:
+        inside.pop(_EITHER[last], None)
+    inside[last] = value
     return made
+
+
+_EITHER = {"password": "password_hash", "password_hash": "password"}
+
+
+_HARMLESS_THERE = {"error_pages.header": "404", "error_pages.value": "/srv/www/404.html"}
 
 
 def harmless(key: str) -> str:
     """Return a value of a dotted key with which a site is right."""
-    value = HARMLESS[key.rpartition(".")[2]]
+    value = _HARMLESS_THERE.get(key) or HARMLESS[key.rpartition(".")[2]]
     return value[1] if isinstance(value, list) else value
 
 

@@ -49,12 +49,22 @@ class Backend(BaseHTTPRequestHandler):
             self._say(headers={"Strict-Transport-Security": "max-age=1", "X-Frame-Options": "DENY", "Content-Security-Policy": "default-src 'none'"})
         elif path.endswith("/missing"):
             self._say(404)
+        elif path.endswith("/who"):
+            self._who()
         else:
             self._say()
 
     def do_POST(self) -> None:
         posts[self.server.label] += 1
         self._say(read=len(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
+
+    def _who(self) -> None:
+        """Say whether a visitor gets in, by its cookie."""
+        if "signed=in" in self.headers.get("Cookie", ""):
+            original = f"{self.headers['X-Original-Method']} {self.headers['X-Original-URL']}"
+            self._say(204, {"X-User": "anna", "X-Asked": original, "Content-Length": "0"}, body=b"")
+        else:
+            self._say(403 if "signed=barred" in self.headers.get("Cookie", "") else 401)
 
     def _events(self) -> None:
         go_on.clear()
@@ -70,7 +80,7 @@ class Backend(BaseHTTPRequestHandler):
 
     def _say(self, status: int = 200, headers: dict[str, str] | None = None, body: bytes | None = None, **more: object) -> None:
         said = {"server": self.server.label, "path": self.path, "headers": {name.lower(): value for name, value in self.headers.items()}, **more}
-        body = body or json.dumps(said).encode()
+        body = json.dumps(said).encode() if body is None else body
         self.send_response(status)
         for name, value in {"X-Powered-By": "backends", "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
@@ -109,6 +119,21 @@ def make_certificates() -> None:
         subprocess.run([*request, "-keyout", f"{RUN}/{name}.key", "-out", f"{RUN}/{name}.pem", *more], check=True, capture_output=True)
 
 
+def make_clients() -> None:
+    """Make certificates of visitors: one that is good, one that was revoked, and one of another CA."""
+    for name, ca in (("client", "ca"), ("revoked", "ca"), ("stranger", "other-ca")):
+        request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", f"/CN={name}"]
+        signed = ["-CA", f"{RUN}/{ca}.pem", "-CAkey", f"{RUN}/{ca}.key", "-keyout", f"{RUN}/{name}.key", "-out", f"{RUN}/{name}.pem"]
+        subprocess.run([*request, *signed, "-addext", "basicConstraints=critical,CA:FALSE"], check=True, capture_output=True)
+    with open(f"{RUN}/ca.conf", "w") as file:
+        file.write(f"[ca]\ndefault_ca = it\n[it]\ndatabase = {RUN}/index\ndefault_md = sha256\ndefault_crl_days = 30\n")
+    with open(f"{RUN}/index", "w"):
+        pass
+    issuer = ["openssl", "ca", "-config", f"{RUN}/ca.conf", "-cert", f"{RUN}/ca.pem", "-keyfile", f"{RUN}/ca.key"]
+    subprocess.run([*issuer, "-revoke", f"{RUN}/revoked.pem"], check=True, capture_output=True)
+    subprocess.run([*issuer, "-gencrl", "-out", f"{RUN}/ca.crl"], check=True, capture_output=True)
+
+
 def over_tls(port: int) -> ThreadingHTTPServer:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(f"{RUN}/inner.pem", f"{RUN}/inner.key")
@@ -119,6 +144,7 @@ def over_tls(port: int) -> ThreadingHTTPServer:
 
 def main() -> None:
     make_certificates()
+    make_clients()
     unix = AtSocket(f"{RUN}/socket", Backend)
     os.chmod(f"{RUN}/socket", 0o666)
     servers = [at_port(9001), at_port(9002), over_tls(9003), over_tls(9005), at_port(9004, Dying), unix]

@@ -8,7 +8,7 @@ import typing as t
 from collections.abc import Mapping
 
 from ansible_collections.portico.web.plugins.module_utils.generation import differences, digests, files_of, pack, with_part
-from ansible_collections.portico.web.plugins.plugin_utils import apps, entries, lists, render, sites, upstreams
+from ansible_collections.portico.web.plugins.plugin_utils import apps, entries, lists, named, render, sites
 from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction, Templated, diffs
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem
 
@@ -24,7 +24,7 @@ class ActionModule(PorticoAction):
 
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         options = entries.arguments("nginx_publish", args)
-        known_apps, wanted_upstreams, wanted_sites = self._wanted(options, args, task_vars)
+        known_apps, known, wanted_sites = self._wanted(options, args, task_vars)
         for _turn in range(_TURNS):
             state = self._state(options, task_vars)
             if options["state"] == "present":
@@ -34,7 +34,7 @@ class ActionModule(PorticoAction):
             host = _host(state)
             base = render.base(settings, host)
             scope = options["scope"]
-            own = render.scope_files(scope, wanted_upstreams, wanted_sites)
+            own = render.scope_files(scope, known, wanted_sites, state["passwords"])
             own.update(render.site_files(wanted_sites, known_apps, host, settings, Templated(task_vars, self._templar), self._loader.path_dwim, scope))
             part = {
                 "sites": {site["name"]: site["server_names"] for site in wanted_sites},
@@ -48,8 +48,8 @@ class ActionModule(PorticoAction):
                 return self._result(answer, state)
         raise PorticoError(f"Other runs published to this host {_TURNS} times between the question and the order of this one. Run it again when they are done.")
 
-    def _wanted(self, options: Options, args: Mapping[str, t.Any], task_vars: dict[str, t.Any]) -> tuple[list[entries.Entry], list[entries.Entry], list[entries.Entry]]:
-        """Return the apps, the upstreams and the sites, complete and checked.
+    def _wanted(self, options: Options, args: Mapping[str, t.Any], task_vars: dict[str, t.Any]) -> tuple[list[entries.Entry], named.Named, list[entries.Entry]]:
+        """Return the apps, what sites call by a name, and the sites, complete and checked.
 
         :raises PorticoError: at the first mistake.
         """
@@ -57,15 +57,17 @@ class ActionModule(PorticoAction):
         # What the check has been through is not gone through again.
         known_apps = apps.normalise_apps(options["apps"]) if checked.apps is None or "apps" in args else checked.apps
         if options["state"] == "absent":
-            return known_apps, [], []
-        known_upstreams = checked.upstreams if "upstreams" not in args and checked.upstreams is not None else upstreams.normalise_upstreams(options["upstreams"])
-        if checked.sites is not None and not {"apps", "sites", "upstreams"} & args.keys():
+            return known_apps, named.normalise({}), []
+        known = named.normalise({key: options[key] for key in named.LISTS})
+        if checked.named is not None:
+            known = {key: known[key] if key in args else checked.named[key] for key in known}
+        if checked.sites is not None and not {"apps", "sites", *named.LISTS} & args.keys():
             wanted_sites = checked.sites
         else:
-            wanted_sites = sites.normalise_sites(options["sites"], known_apps, upstreams=known_upstreams)
+            wanted_sites = sites.normalise_sites(options["sites"], known_apps, named=known)
             sites.check_templates(wanted_sites, self._loader.path_dwim)
         sites.check_settings(options)
-        return known_apps, known_upstreams, wanted_sites
+        return known_apps, known, wanted_sites
 
     def _state(self, options: Options, task_vars: dict[str, t.Any]) -> State:
         """Ask the host, and install what it lacks: the one thing that is not a transaction."""
@@ -106,8 +108,7 @@ def _settings(state: State, options: Options) -> tuple[dict[str, t.Any], str | N
 
     :raises PorticoError: when two scopes set them.
     """
-    described = entries.options("nginx_publish")
-    defaults = {key: described[key]["default"] for key in render.SETTINGS}
+    defaults = render.default_settings()
     own = {key: options[key] for key in defaults} if options["state"] == "present" else defaults
     there = state["manifest"]["host"]
     if own == defaults:

@@ -21,11 +21,26 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 MARKER = "marker.conf"
 CERTIFICATES = "certificates"
+PASSWORDS = "passwords"
+"""The folder of what only root and nginx read, and no output shows."""
 NOT_CARRIED = (MANIFEST, MARKER, CERTIFICATES)
 """What every generation makes anew."""
 
 Part = dict[str, t.Any]
 Manifest = dict[str, t.Any]
+
+
+def is_secret(path: str) -> bool:
+    """Return whether a file of a generation is read by root and nginx alone."""
+    return path.startswith(f"{PASSWORDS}/")
+
+
+def shown(path: str, text: str) -> str:
+    """Return what may be shown of a file of a generation: of a hash only whether it is another one."""
+    if not is_secret(path):
+        return text
+    named = (line.partition(":") for line in text.splitlines())
+    return "".join(f"{name}: a hash that is not shown (fingerprint {digest(secret)[:8]})\n" for name, _colon, secret in named)
 
 
 def digests(files: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import json
 import os
 import shutil
@@ -12,7 +14,7 @@ import time
 import typing as t
 
 from ansible_collections.portico.web.plugins.module_utils import files, layout
-from ansible_collections.portico.web.plugins.module_utils.generation import CERTIFICATES, FORMAT, MANIFEST, MARKER, NOT_CARRIED, Manifest, files_of, no_manifest
+from ansible_collections.portico.web.plugins.module_utils.generation import CERTIFICATES, FORMAT, MANIFEST, MARKER, NOT_CARRIED, Manifest, files_of, is_secret, no_manifest
 
 LIVE = layout.NGINX + "/live"
 GENERATIONS = layout.NGINX + "/generations"
@@ -65,6 +67,12 @@ def texts(number: int) -> dict[str, str]:
     return found
 
 
+def passwords(number: int) -> dict[str, str]:
+    """Return path -> text of the hashes of passwords in a generation."""
+    found = {path: files.read(f"{folder(number)}/{path}") for path in files_of(manifest(number)) if is_secret(path)}
+    return {path: text for path, text in found.items() if text is not None}
+
+
 def drifted(number: int) -> list[str]:
     """Return the published files that are not as they were published."""
     there = texts(number)
@@ -76,11 +84,22 @@ def write_tree(where: str, tree: dict[str, str], marker: str) -> None:
     for path, text in {**tree, MARKER: marker}.items():
         parent = os.path.dirname(f"{where}/{path}")
         if not os.path.isdir(parent):
-            os.makedirs(parent, mode=0o755)
-        with open(f"{where}/{path}", "w", encoding="utf-8") as file:
+            # nginx's workers, which are not root, read some of it while they serve.
+            files.open_folders(parent)
+        with open(os.open(f"{where}/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(f"{where}/{path}", 0o644)
+            if is_secret(path):
+                _let_nginx_read(file.fileno())
+            else:
+                os.fchmod(file.fileno(), 0o644)
     os.symlink(layout.CERTIFICATES, f"{where}/{CERTIFICATES}")
+
+
+def _let_nginx_read(file: int) -> None:
+    # Where nobody is called so, nginx does not start, and says why.
+    with contextlib.suppress(KeyError):
+        os.fchown(file, -1, grp.getgrnam(layout.NGINX_USER).gr_gid)
+        os.fchmod(file, 0o640)
 
 
 def make(tree: dict[str, str], described: Manifest, why: str) -> int:
@@ -88,7 +107,7 @@ def make(tree: dict[str, str], described: Manifest, why: str) -> int:
 
     :returns: its number.
     """
-    os.makedirs(GENERATIONS, mode=0o755, exist_ok=True)
+    files.open_folders(GENERATIONS, layout.NGINX)
     number = max([0, *numbers()]) + 1
     new = tempfile.mkdtemp(dir=GENERATIONS, prefix=_UNFINISHED)
     try:

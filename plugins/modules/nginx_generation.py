@@ -125,6 +125,10 @@ drifted:
   returned: state is asked
   type: list
   elements: str
+passwords:
+  description: The published files with hashes of passwords, so that a hash that fits stays what it is.
+  returned: state is asked
+  type: dict
 certificates:
   description: The names of the certificates that the host has, placeholders included.
   returned: state is asked
@@ -215,6 +219,7 @@ from ansible_collections.portico.web.plugins.module_utils.generation import (
     changed_files,
     differences,
     files_of,
+    shown,
     unpack,
     with_part,
 )
@@ -283,6 +288,7 @@ class Nginx:
             "serving": _serving(),
             "manifest": store.manifest(number),
             "drifted": store.drifted(number),
+            "passwords": store.passwords(number),
             "certificates": _certificates(),
             "entered": files.target(MAIN) == "portico/nginx.conf" and files.target(ENTRANCE) == store.LIVE and self._is_diverted(),
             "fitted": all(files.read(path) == text for path, text in FITTINGS.items()),
@@ -454,8 +460,8 @@ class Nginx:
 
     def make_certificates(self, names: list[str]) -> None:
         """Make sure that every certificate that nginx is told of exists, if only as the placeholder."""
-        # The ACME challenge is read by nginx's workers, which are not root.
-        files.open_folders(layout.CERTIFICATES, layout.ACME_WEBROOT, layout.STATE)
+        # nginx's workers, which are not root, read the ACME challenge there, and which sites are closed.
+        files.open_folders(layout.CERTIFICATES, layout.ACME_WEBROOT, layout.MAINTENANCE, layout.STATE)
         if not _is_whole(layout.PLACEHOLDER):
             shutil.rmtree(layout.PLACEHOLDER, ignore_errors=True)
             self._make_placeholder(layout.PLACEHOLDER)
@@ -597,7 +603,7 @@ class Nginx:
             if os.path.realpath(layout.certificate_link(name)) == layout.PLACEHOLDER:
                 os.remove(layout.certificate_link(name))
         shutil.rmtree(layout.PLACEHOLDER, ignore_errors=True)
-        for folder in (layout.CERTIFICATES, layout.ACME_WEBROOT, layout.STATE):
+        for folder in (layout.CERTIFICATES, layout.ACME_WEBROOT, layout.MAINTENANCE, layout.STATE):
             # What certbot's half keeps there, or somebody else, stays.
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
@@ -755,8 +761,8 @@ def _publish(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
     tree = nginx.compose(state, wanted, scope, sent)
     if module._diff:
         live = store.texts(state["generation"])
-        result["before"] = {path: live[path] for path in result["files"] if path in live}
-        result["after"] = {path: tree[path] for path in result["files"] if path in tree}
+        result["before"] = {path: shown(path, live[path]) for path in result["files"] if path in live}
+        result["after"] = {path: shown(path, tree[path]) for path in result["files"] if path in tree}
     if tested:
         nginx.test(tree, certificates_of(wanted), state["default_site"])
     if not module.check_mode:
@@ -787,7 +793,8 @@ def main() -> None:
             "scope": {"type": "str", "default": layout.NGINX_SCOPE},
             "host": {"type": "dict"},
             "part": {"type": "dict"},
-            "texts": {"type": "str", "default": ""},
+            # Hashes of passwords are among them, and Ansible writes what a module was told into the journal.
+            "texts": {"type": "str", "default": "", "no_log": True},
             "based_on": {"type": "int", "default": 0},
             "generation": {"type": "int"},
             "holder": {"type": "str", "default": "another run"},

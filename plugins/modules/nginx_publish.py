@@ -17,7 +17,7 @@ description:
     refuses, the old configuration stays, or comes back, and the task fails in nginx's own words.
   - What other people have in C(conf.d), C(sites-enabled) and C(snippets) goes on as before. A default server or a
     directive of the http level that is there already counts, and ours gives way.
-  - Settings that there is one of for the whole host (O(http_port), O(https_port), O(extra_config)) belong to the scope
+  - Settings that there is one of for the whole host (O(http_port), O(https_port), O(trusted_proxies), O(access_log), O(extra_config)) belong to the scope
     that sets them to something else than their defaults. A second scope that does so is refused.
   - A site with O(sites[].tls) is served with its certificate, and with a self-signed placeholder until there is one.
     With the placeholder nothing permanent is sent (no 301, no HSTS) and the site works on the plain port too.
@@ -185,6 +185,26 @@ options:
               certificate_name:
                 description: The name that its certificate is to have. If not given, O(sites[].backend.host), or the host in the URL.
                 type: str
+          access: &access
+            description:
+              - The name of an access policy of O(access), which says who gets in. Others are refused.
+              - V(everybody) and V(nobody) need not be in the list. If neither a location nor its site says it, everybody gets in.
+              - The ACME challenge is open whatever is said here.
+            type: str
+          limits: &limits
+            description:
+              - The names of limits of O(limits), which say how often somebody may ask. Those of a location count beside its
+                site's; with an empty list none counts.
+              - V(login), V(api) and V(everything) need not be in the list.
+            type: list
+            elements: str
+          access_log: &access_log
+            description:
+              - How requests are logged, into a file of the site's own, C(/var/log/nginx/NAME.log) (V(combined)) or
+                C(/var/log/nginx/NAME.json.log) (V(json), with how long each step took), or not at all (V(none)).
+              - If neither a location nor its site says it, it is O(access_log), into one file for all sites.
+            type: str
+            choices: [combined, json, none]
           headers: &headers
             description:
               - Headers that are sent with every answer, whatever its status, name to value. They replace what a backend sends
@@ -212,6 +232,41 @@ options:
       timeout: *timeout
       unbuffered: *unbuffered
       backend: *backend
+      access: *access
+      limits: *limits
+      access_log: *access_log
+      error_pages:
+        description:
+          - Pages of the site's own for errors that nginx tells itself, such as 404 or 502. The status is the key, and the path of a
+            file on the host the value.
+          - An app's own answers are passed on, whatever their status. If not given, Portico's plain pages are shown.
+        type: dict
+      maintenance:
+        description:
+          - Lets the site be closed for a while. Visitors are told 503, with C(Retry-After) and a page that says so (that of
+            O(sites[].error_pages) for V(503), if there is one).
+          - It is closed while O(sites[].maintenance.active) is true, and while the file C(/var/lib/portico/maintenance/NAME) is
+            there, which needs no play. The ACME challenge stays open.
+        type: dict
+        suboptions:
+          active:
+            description: Whether the site is closed.
+            type: bool
+            default: false
+          allow:
+            description: Addresses and networks that get in all the same.
+            type: list
+            elements: str
+            default: []
+          open:
+            description: The beginnings of paths that stay open, such as V(/health).
+            type: list
+            elements: str
+            default: []
+          retry_after:
+            description: After how many seconds visitors are told to come back.
+            type: int
+            default: 300
       headers: *headers
       hide_headers: *hide_headers
       csp: *csp
@@ -355,6 +410,127 @@ options:
       certificate_name:
         description: The name that their certificates are to have. If not given, O(upstreams[].host).
         type: str
+  access:
+    description:
+      - Access policies that sites of this scope may name, which say who gets in.
+      - What one says is asked all together, unless it says O(access[].any).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What sites call it. Letters, digits, dots, underscores and hyphens; at most 64 of them.
+        type: str
+        required: true
+      allow:
+        description:
+          - Addresses and networks that get in, such as V(192.0.2.7), V(192.0.2.0/24) or V(2001:db8::/32), and no others.
+          - If not given, all but those of O(access[].deny).
+        type: list
+        elements: str
+      deny:
+        description: Addresses and networks that are refused, also where O(access[].allow) has them.
+        type: list
+        elements: str
+      users:
+        description: Who gets in with a password, which browsers ask for (RFC 7617).
+        type: list
+        elements: dict
+        suboptions:
+          name:
+            description: The user's name. It has no colon in it.
+            type: str
+            required: true
+          password:
+            description: The password. It is hashed on the controller, and only its hash reaches the host.
+            type: str
+          password_hash:
+            description:
+              - A hash in its place, as C(mkpasswd) and C(htpasswd) make it. nginx works it out at each request, and answers nobody
+                else meanwhile, so that one that takes long makes a site slow.
+            type: str
+      realm:
+        description: What browsers show beside the question for a password.
+        type: str
+        default: Restricted
+      any:
+        description: Whether one is enough of an address of O(access[].allow), a password, and a yes of O(access[].ask).
+        type: bool
+        default: false
+      clients:
+        description: Client certificates that get in. Who has none is refused. It cannot be said together with O(access[].any).
+        type: dict
+        suboptions:
+          ca:
+            description: A file on the host with the CA certificates that issue them.
+            type: str
+            required: true
+          crl:
+            description: A file on the host with the certificates that were revoked, in PEM, of every CA in O(access[].clients.ca).
+            type: str
+          depth:
+            description: How many CAs may stand between a client's certificate and one of the file.
+            type: int
+            default: 2
+      ask:
+        description:
+          - A server that is asked at each request whether its visitor gets in, such as one that knows single sign-on
+            (C(auth_request)). It gets the request's headers and no body.
+        type: dict
+        suboptions:
+          url:
+            description: Its URL, as O(sites[].proxy) has it. With status 2xx the visitor gets in, with 401 and 403 not.
+            type: str
+            required: true
+          sign_in:
+            description: Where visitors are sent who are told 401. The address that they asked for is put behind it.
+            type: str
+          headers:
+            description:
+              - Headers of its answer that the backend is told, such as V(X-Auth-Request-User). What visitors send under
+                these names is taken out, in all of the site.
+            type: list
+            elements: str
+  limits:
+    description: Limits that sites of this scope may name, which say how often somebody may ask.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description:
+          - What sites call it. Letters, digits, dots, underscores and hyphens; at most 64 of them.
+          - One that is called V(login), V(api) or V(everything) takes the place of the one that is there by itself.
+        type: str
+        required: true
+      requests:
+        description: How many requests, by the second or the minute, such as V(10/s) or V(5/m).
+        type: str
+      burst:
+        description: How many may come at once above that, without being made to wait.
+        type: int
+        default: 10
+      connections:
+        description:
+          - How many connections at a time. With HTTP/2 and HTTP/3 each request in hand is one.
+        type: int
+      by:
+        description: Whether each visitor's address is counted for itself, or all visitors of a site together.
+        type: str
+        choices: [address, site]
+        default: address
+      methods:
+        description: The methods that count, such as V(POST). If not given, all do.
+        type: list
+        elements: str
+      except:
+        description: Addresses and networks that may ask as often as they like.
+        type: list
+        elements: str
+      dry_run:
+        description: Whether nothing is refused, and nginx's error log says what would have been.
+        type: bool
+        default: false
   apps:
     description: The apps that sites may name, described as M(portico.web.gunicorn_deploy#module) does.
     type: list
@@ -379,7 +555,7 @@ options:
     description:
       - Whether all of Portico's lists that the play has are checked first, as M(portico.web.check) does it. The role says
         yes, and saves a task.
-      - O(sites), O(upstreams) and O(apps) are then the play's own C(nginx_sites), C(nginx_upstreams) and C(nginx_apps), unless they
+      - O(sites), O(apps), O(upstreams), O(access) and O(limits) are then the play's own C(nginx_sites), C(nginx_apps) and so on, unless they
         are given.
     type: bool
     default: false
@@ -396,6 +572,29 @@ options:
     description: The port for HTTPS, and the one that redirects name, unless it is 443.
     type: int
     default: 443
+  trusted_proxies:
+    description:
+      - The proxies in front of nginx, such as a load balancer or a CDN, by their addresses and networks, or by name (V(cloudflare),
+        V(fastly)).
+      - What they say of a visitor (its address, whether it came over HTTPS, the number of its request) is believed, and passed on. What
+        anybody else says of itself is not.
+      - The networks of a CDN are those of this release of the collection. Give them yourself where they have changed since.
+    type: list
+    elements: str
+    default: []
+  trusted_header:
+    description:
+      - The header in which they name the visitor's address. Of a list, as C(X-Forwarded-For) is one, the last that is none of
+        O(trusted_proxies) counts.
+    type: str
+    default: X-Forwarded-For
+  access_log:
+    description:
+      - How requests are logged where no site says anything else, into C(/var/log/nginx/access.log) (V(combined)) or
+        C(/var/log/nginx/access.json.log) (V(json), with how long each step took), or not at all (V(none)).
+    type: str
+    choices: [combined, json, none]
+    default: combined
   extra_config:
     description:
       - Directives of nginx for the http level, for what has no key. They are checked as O(sites[].extra_config) is.

@@ -42,6 +42,10 @@ class PorticoError(Exception):
     """Whether something was changed on the host all the same."""
 
 
+Mistake = Callable[[str, object, str], PorticoError]
+"""Makes the error of a key of some entry, the value and the reason."""
+
+
 def options(module: str, option: str | None = None) -> dict[str, dict[str, t.Any]]:
     """Return the documented options of a plugin, or the keys of one that is a list.
 

@@ -8,6 +8,7 @@ whose beginning is the value itself: "is not ... Write ...".
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import unicodedata
 
@@ -76,6 +77,19 @@ def url_path(value: str) -> str:
     if not value.startswith("/") or "//" in value or {".", ".."} & set(value.split("/")) or re.search(r"[\s?#$\"\\]", value):
         raise ValueError("is not the path of a URL. Begin with a slash; no '..', '//', '?', '#', '$', quotes or spaces.")
     return value
+
+
+def network(value: str) -> str:
+    """Return an address or a network, as C(allow) and C(geo) of nginx take it."""
+    try:
+        found = ipaddress.ip_network(printable(value), strict=False)
+        if "%" in value:
+            raise ValueError("a zone means nothing to others")
+    except ValueError as error:
+        raise ValueError("is neither an address nor a network. Write one such as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32.") from error
+    if "/" in value and ipaddress.ip_interface(value).ip != found.network_address:
+        raise ValueError(f"is an address with the size of its network. Write {found} for the network, or leave the size away.")
+    return str(found) if "/" in value else str(found.network_address)
 
 
 def nginx_text(value: str) -> str:

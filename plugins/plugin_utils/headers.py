@@ -22,6 +22,8 @@ STANDARD: Mapping[str, Markup] = {
     "X-Content-Type-Options": Markup("$portico_content_type_options"),
     "X-Frame-Options": Markup("$portico_frame_options"),
     "Referrer-Policy": Markup("$portico_referrer_policy"),
+    "X-Request-ID": Markup("$portico_request_id_sent"),
+    "Retry-After": Markup("$portico_retry_after"),
 }
 """What portico/headers.conf sends, with the variables of maps.conf that are empty where a backend's own is passed on."""
 _HSTS = "Strict-Transport-Security"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ansible.module_utils.common.yaml import yaml_load
 
-from ansible_collections.portico.web.plugins.plugin_utils import apps, sites, upstreams
+from ansible_collections.portico.web.plugins.plugin_utils import apps, named, sites
 from ansible_collections.portico.web.plugins.plugin_utils.controller import ReadText
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, PorticoError, distance
+from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 _LETTERS = 2
 """A name that is this near to one of ours is taken for a slip."""
@@ -57,7 +58,7 @@ class Checked:
     names: list[str] = field(default_factory=list)
     apps: list[Entry] | None = None
     """None where no list says which apps there are."""
-    upstreams: list[Entry] | None = None
+    named: Named | None = None
     sites: list[Entry] | None = None
 
 
@@ -69,18 +70,18 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
     :param read_text: returns the text of a file on the controller, decrypted.
     :raises PorticoError: at the first mistake.
     """
-    names = [name for name in ("gunicorn_apps", "nginx_apps", "nginx_upstreams", "nginx_sites", "certbot_overrides", "certbot_certificates") if name in variables]
-    known_apps = known_upstreams = wanted_sites = None
+    of_sites = {key: f"nginx_{key}" for key in named.LISTS}
+    names = [name for name in ("gunicorn_apps", "nginx_apps", *of_sites.values(), "nginx_sites", "certbot_overrides", "certbot_certificates") if name in variables]
+    known_apps = wanted_sites = None
     # In this order, because the later lists are often derived from the earlier ones: a mistake is told
     # where it was made, and not where it came out.
     for name in ("gunicorn_apps", "nginx_apps"):
         if name in variables:
             known_apps = apps.normalise_apps(variables[name], variable=name)
             apps.check_folders(known_apps, resolve, variable=name)
-    if "nginx_upstreams" in variables:
-        known_upstreams = upstreams.normalise_upstreams(variables["nginx_upstreams"])
+    known = named.normalise({key: variables[name] for key, name in of_sites.items() if name in variables})
     if "nginx_sites" in variables:
-        wanted_sites = sites.normalise_sites(variables["nginx_sites"], known_apps or [], upstreams=known_upstreams or [])
+        wanted_sites = sites.normalise_sites(variables["nginx_sites"], known_apps or [], named=known)
         sites.check_templates(wanted_sites, resolve)
     sites.check_settings({name.removeprefix("nginx_"): variables[name] for name in variables_of_ours() if name.startswith("nginx_") and name in variables})
     of_certbot = {name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables}
@@ -89,4 +90,4 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
         from ansible_collections.portico.web.plugins.plugin_utils import certificate_lists
 
         certificate_lists.check(variables, of_certbot, read_text)
-    return Checked(names, known_apps, known_upstreams, wanted_sites)
+    return Checked(names, known_apps, known, wanted_sites)

@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import re
 import typing as t
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.lexer import statements, tokens
-from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, headers, urls
-from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, PorticoError, did_you_mean
+from ansible_collections.portico.web.plugins.plugin_utils import backends, entries, formats, guards, headers, urls
+from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, Mistake, PorticoError, did_you_mean
+from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 ANSWERS = ("app", "upstream", "proxy", "root", "alias", "redirect", "answer")
 """What a location can do. A site that does one thing only may say it without a list of locations."""
 
-HOW = ("max_body_size", "timeout", "unbuffered", "backend", "headers", "hide_headers", "csp", "csp_report_only")
+HOW = ("max_body_size", "timeout", "unbuffered", "backend", "headers", "hide_headers", "csp", "csp_report_only", "access_log", *guards.KEYS)
 """What a site says for all of its locations, and each of them for itself."""
 
 _NGINX_WAITS = 60
@@ -30,20 +31,19 @@ _LONGEST_TIMEOUT = 86400
 _LARGEST = 1 << 50
 """A petabyte: above all that anybody sends, and below what nginx can count."""
 
-Mistake = Callable[[str, object, str], PorticoError]
-
 
 class Known(t.NamedTuple):
     """What locations may name; None where it is not known, and not asked about."""
 
     apps: Mapping[str, Mapping[str, t.Any]] | None
-    upstreams: Mapping[str, Entry] | None
+    named: Named | None
 
 
-def of_site(site: Entry, known: Known, mistake: Mistake) -> list[Entry]:
+def of_site(site: Entry, known: Known, of_its_block: Entry, mistake: Mistake) -> list[Entry]:
     """Return a site's locations, complete and checked.
 
     :param site: as the walk along the documentation has left it.
+    :param of_its_block: what its server block says of visitors, as L(guards.of_site) returns it.
     :param mistake: makes the error of a key, a value and the reason.
     :raises PorticoError: at the first mistake.
     """
@@ -58,7 +58,7 @@ def of_site(site: Entry, known: Known, mistake: Mistake) -> list[Entry]:
     else:
         alone = {key: site[key] for key in (*ANSWERS, "fallback")}
         written = [("", {"path": "/", "exact": False, "extra_config": None, **dict.fromkeys(HOW), **alone})] if given else []
-    locations = [each for prefix, location in written for each in _locations(site, location, prefix, known, mistake)]
+    locations = [each for prefix, location in written for each in _locations(site, location, of_its_block, prefix, known, mistake)]
     _refuse_shared_paths(mistake, locations)
     return locations
 
@@ -83,7 +83,7 @@ def _sends(sends: headers.Sends, name: str) -> bool:
 
 def says(level: Mapping[str, t.Any]) -> bool:
     """Return whether a site or a location says anything that is a directive of its block."""
-    return any(level[key] is not None for key in ("max_body_size", "timeout", "unbuffered"))
+    return any(level[key] is not None for key in ("max_body_size", "timeout", "unbuffered", "access_log"))
 
 
 def said(extra: str | None) -> set[str]:
@@ -91,7 +91,7 @@ def said(extra: str | None) -> set[str]:
     return {words[0] for depth, words, _line in statements(extra or "") if depth == 0}
 
 
-def _locations(site: Entry, location: Entry, prefix: str, known: Known, mistake: Mistake) -> t.Iterator[Entry]:
+def _locations(site: Entry, location: Entry, of_its_block: Entry, prefix: str, known: Known, mistake: Mistake) -> t.Iterator[Entry]:
     answers = [key for key in ANSWERS if location[key] is not None]
     if len(answers) != 1:
         key, value, why = _one_answer(answers, ANSWERS)
@@ -102,18 +102,23 @@ def _locations(site: Entry, location: Entry, prefix: str, known: Known, mistake:
     if prefix and location["backend"] is not None and does != "proxy":
         raise mistake(f"{prefix}backend", HIDDEN, "is for a proxy. An app is at its own socket, and an upstream says these things itself.")
     complete = _location(location, does, target, site, prefix, mistake)
+    if known.named is not None:
+        complete.update(guards.of_location(location, site, of_its_block, known.named, prefix, mistake))
+        complete["says"] = complete["says"] or complete["access"] is not None or complete["limits"] is not None
     if does == "app" and known.apps is not None:
         if target not in known.apps:
             raise mistake(f"{prefix}app", target, f"is not an app of gunicorn_apps. {did_you_mean(target, known.apps)}")
-        yield from _static_locations(known.apps[target], location["path"], site)
+        # Who may see the app may see its static files; how often somebody asks is counted for the app.
+        yield from ({**static, **{key: complete[key] for key in ("access", "rules", "pages", "policy")}, **({"limits": [], "wait": 0} if location["limits"] == [] else {}), "says": static["says"] or complete["says"]} for static in _static_locations(known.apps[target], location["path"], site))
         if complete["timeout"] is None and site["timeout"] is None:
             complete["waits"] = _waits(known.apps[target], site["extra_config"], location["extra_config"])
-    if does == "upstream" and known.upstreams is not None:
-        if target not in known.upstreams:
-            raise mistake(f"{prefix}upstream", target, f"is not an upstream of nginx_upstreams. {did_you_mean(target, known.upstreams)}")
-        upstream = known.upstreams[target]
+    if does == "upstream" and known.named is not None:
+        upstreams = known.named["upstreams"]
+        if target not in upstreams:
+            raise mistake(f"{prefix}upstream", target, f"is not an upstream of nginx_upstreams. {did_you_mean(target, upstreams)}")
+        upstream = upstreams[target]
         complete["tries"] = upstream["tries"]
-        complete["spoken"] = _spoken("https" if upstream["tls"] else "http", upstream, upstream["host"], "", location["path"])
+        complete["spoken"] = backends.spoken("https" if upstream["tls"] else "http", upstream, upstream["host"], "", location["path"])
     yield complete
 
 
@@ -123,7 +128,7 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         raise mistake(f"{prefix}path", path, "has no slash at its end, and nginx would lead visitors out of the folder of its alias. Write one.")
     spoken = None
     if does == "proxy":
-        spoken = _proxied(target, _backend(site["backend"], location["backend"], prefix, mistake), location, prefix, mistake)
+        spoken = backends.proxied(target, backends.said(site["backend"], location["backend"], prefix, mistake), location, prefix, mistake)
     sends = None
     # nginx drops the headers of the server from a location that sends one of its own, and what is hidden alike.
     if headers.says(location) or {"add_header", "proxy_hide_header"} & said(location["extra_config"]):
@@ -141,55 +146,15 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         "waits": None,
         "sends": sends,
         "repeated": _added(site["extra_config"]) if sends else [],
+        "access": None,
+        "limits": None,
+        "wait": None,
+        "is_server": False,
+        "policy": None,
+        "rules": [],
+        "pages": False,
         "expires": not _sends(sends or headers.sends(site), "cache-control"),
-        **{key: location[key] for key in ("max_body_size", "timeout", "unbuffered", "extra_config")},
-    }
-
-
-_UNSAID: t.Final[Entry] = {"host": None, "verify": None, "ca": None, "certificate_name": None}
-
-
-def _backend(of_site: Entry | None, of_location: Entry | None, prefix: str, mistake: Mistake) -> Entry:
-    """Return what a site and its location say of a backend, the latter first."""
-    found = dict(_UNSAID)
-    for level in (of_site, of_location):
-        given = {key: value for key, value in (level or {}).items() if value is not None}
-        if given.get("verify") is False:
-            if "ca" in given:
-                raise mistake(f"{prefix}backend.ca", given["ca"], "has no meaning with verify: false. Take one of them out.")
-            found["ca"] = None
-        found.update(given)
-    return {**found, "verify": found["verify"] is not False}
-
-
-def _proxied(target: str, backend: Entry, location: Entry, prefix: str, mistake: Mistake) -> Entry:
-    parts, path = urls.parsed(target), location["path"]
-    if parts.path and not location["exact"] and not (parts.path.endswith("/") and path.endswith("/")):
-        why = f"has a path that takes the place of {path}, and without a slash at the end of both visitors could leave it. Let both end with one."
-        raise mistake(f"{prefix}proxy", target, why)
-    name = backend["certificate_name"] or urls.without_port(backend["host"]) or parts.host
-    if parts.scheme == "https" and backend["verify"] and (not name or urls.is_address(name)):
-        why = "has no host name, and nginx verifies certificates by name. Say in backend.certificate_name what its certificate is to be named (or verify: false)."
-        raise mistake(f"{prefix}proxy", target, why)
-    return {**_spoken(parts.scheme, {**backend, "certificate_name": name}, backend["host"], parts.path, path), "is_shared": True}
-
-
-def _spoken(scheme: str, backend: Mapping[str, t.Any], host: str | None, below: str, path: str) -> Entry:
-    """Return how a backend is spoken to, as the template writes it.
-
-    :param below: the path of its URL, which stands in place of the location's.
-    """
-    verified = backend["ca"] or layout.TRUSTED_CAS
-    name = backend["certificate_name"] or urls.without_port(host)
-    origins = [f"http://{host}", f"https://{host}"]
-    led_back = [(f"{origin}{below}", path) for origin in ["", *origins]] if below and below != path else []
-    return {
-        "scheme": scheme,
-        "host": host,
-        "led_back": [*led_back, *((f"{origin}/", "/") for origin in origins)] if host else [],
-        # An address is no name that could be asked for (RFC 6066, section 3).
-        "tls": {"name": None if urls.is_address(name or "") else name, "ca": verified if backend["verify"] else None} if scheme == "https" else None,
-        "is_shared": False,
+        **{key: location[key] for key in ("max_body_size", "timeout", "unbuffered", "access_log", "extra_config")},
     }
 
 

@@ -22,16 +22,17 @@ from markupsafe import Markup
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN, indented, statements
-from ansible_collections.portico.web.plugins.plugin_utils import own_templates
+from ansible_collections.portico.web.plugins.plugin_utils import access, entries, guards, limits, own_templates, pages, proxies
+from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 _TEMPLATES = Path(__file__).parents[2] / "roles" / "nginx" / "templates"
 _NEEDS_NO_QUOTES = re.compile(r"[^\s;{}\"'\\#$]+")
 
 # One file a concern, in the order of their meaning for a reader; a site has a file of its own.
-_FILES = ("nginx.conf", "tls.conf", "maps.conf", "headers.conf", "forwarded.conf", "proxy.conf", "acme.conf", "http.conf", "default.conf")
-_HTTP_LEVEL = ("nginx.conf", "tls.conf")
+_FILES = ("nginx.conf", "tls.conf", "visitors.conf", "maps.conf", "logs.conf", "headers.conf", "forwarded.conf", "proxy.conf", "acme.conf", "pages.conf", "http.conf", "default.conf")
+_HTTP_LEVEL = ("nginx.conf", "tls.conf", "visitors.conf", "logs.conf")
 
-SETTINGS = ("http_port", "https_port", "extra_config")
+SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "access_log", "extra_config")
 """The options of nginx_publish that there is one of for a whole host."""
 
 
@@ -76,24 +77,33 @@ def base(settings: Mapping[str, t.Any], host: Host) -> dict[str, str]:
     :param settings: the options of C(nginx_publish) that are named in SETTINGS.
     :returns: path inside the generation -> text.
     """
-    texts = {name: _environment().get_template(f"{name}.j2").render(_common(settings, host)) for name in _FILES}
-    own = {words[0] for depth, words, _line in statements(settings["extra_config"]) if depth == 0}
+    common = _common(settings, host)
+    texts = {name: _environment().get_template(f"{name}.j2").render(common) for name in _FILES}
+    page = _environment().get_template("page.html.j2")
+    texts.update({f"pages/{name}.html": page.render(page=each) for name, each in pages.standard().items()})
+    own = {words[0] for depth, words, _line in statements(common["extra_config"]) if depth == 0}
     for name in _HTTP_LEVEL:
         texts[name] = _without(texts[name], own.union(host.taken_directives))
     return texts
 
 
-def scope_files(scope: str, upstreams: Sequence[Mapping[str, t.Any]], sites: Sequence[Mapping[str, t.Any]] = ()) -> dict[str, str]:
-    """Return what the sites of a scope have at the http level: a file, or none where they have nothing there.
+def scope_files(scope: str, named: Named, sites: Sequence[Mapping[str, t.Any]] = (), passwords: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what the sites of a scope share: a file at the http level, if they have anything there, and the hashes of passwords.
 
-    :param upstreams: complete upstreams, as L(upstreams.normalise_upstreams) returns them.
+    :param named: what the sites call by a name, as L(named.normalise) returns it.
     :param sites: complete sites.
+    :param passwords: the files with hashes of passwords that the host has.
     :returns: path inside the generation -> text.
     """
     promises = [site for site in sites if site["own_promise"] and site["tls"]]
-    if not upstreams and not promises:
-        return {}
-    return {f"scopes/{scope}.conf": _environment().get_template("scope.conf.j2").render(scope=scope, upstreams=upstreams, promises=promises)}
+    closed = [site for site in sites if site["maintenance"]]
+    levels = [level for site in sites for level in (site, *site["locations"])]
+    counted = _by_name(limit for level in levels for limit in level["limits"] or [])
+    files = access.password_files(scope, _by_name(level["access"] for level in levels if level["access"]), passwords or {})
+    shared = {"upstreams": list(named["upstreams"].values()), "promises": promises, "closed": closed, "limits": [limits.counted(scope, limit) for limit in counted]}
+    if any(shared.values()):
+        files[f"scopes/{scope}.conf"] = _environment().get_template("scope.conf.j2").render(scope=scope, **shared)
+    return files
 
 
 def site_files(
@@ -115,7 +125,8 @@ def site_files(
     :raises PorticoError: when a template of somebody's own does not make whole directives.
     """
     template = _environment().get_template("site.conf.j2")
-    common = {**_common(settings, host), "scope": scope}
+    # Around a server block there is nobody who says who gets in.
+    common = {**_common(settings, host), "scope": scope, "around": guards.NONE}
     sockets = {app["name"]: layout.app_socket(app["name"]) for app in apps}
     files = {}
     for site in sites:
@@ -128,14 +139,28 @@ def site_files(
     return files
 
 
+def _by_name(found: Iterable[Mapping[str, t.Any]]) -> list[Mapping[str, t.Any]]:
+    """Return each of several entries once, in the order of their names."""
+    named = {entry["name"]: entry for entry in found}
+    return [named[name] for name in sorted(named)]
+
+
+@lru_cache(maxsize=1)
+def default_settings() -> dict[str, t.Any]:
+    """Return what holds for a host for which nobody says anything else."""
+    described = entries.options("nginx_publish")
+    return {key: described[key]["default"] for key in SETTINGS}
+
+
 def once_at_http_level() -> set[str]:
     """Return the directives of the http level that we say, and that can be said once only."""
-    texts = base({"http_port": 80, "https_port": 443, "extra_config": ""}, Host()).items()
+    texts = base({}, Host()).items()
     return {found for name, text in texts if name in _HTTP_LEVEL for found in re.findall(r"^(?: {4})?([a-z_]+) [^{\n]*;$", text, re.MULTILINE)} - {"include", "add_header"}
 
 
 def _common(settings: Mapping[str, t.Any], host: Host) -> dict[str, t.Any]:
-    return {"host": host, "acme_webroot": layout.ACME_WEBROOT, **settings}
+    complete = {**default_settings(), **settings}
+    return {"host": host, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, **complete, "pages": pages.STATUSES, "trusted_proxies": proxies.networks(complete["trusted_proxies"])}
 
 
 def _upstreams(site: Mapping[str, t.Any], sockets: Mapping[str, str]) -> dict[str, str]:

@@ -10,17 +10,18 @@ import typing as t
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, headers, locations
+from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, guards, headers, locations, pages, proxies
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, PorticoError, problem, shown
+from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 
 def normalise_sites(
-    sites: object, apps: Sequence[Mapping[str, t.Any]] | None, variable: str = "nginx_sites", upstreams: Sequence[Entry] | None = None
+    sites: object, apps: Sequence[Mapping[str, t.Any]] | None, variable: str = "nginx_sites", named: Named | None = None
 ) -> list[Entry]:
     """Return the sites complete and checked.
 
     :param apps: the complete apps that a site may name; None where they are not known and not asked about.
-    :param upstreams: the complete upstreams that it may name; None alike.
+    :param named: what else it may name, as L(named.normalise) returns it; None alike.
     :returns: for each site: name, server_names, canonical, aliases, tls, certificate, issuer, promise and own_promise (the variable that
         has it, and its text where it is not Portico's own), sends (L(headers.Sends)), says (whether its block has directives of these), locations (L(locations.of_site)), max_body_size, timeout, unbuffered,
         extra_config and template, each as it is documented, or None.
@@ -28,10 +29,7 @@ def normalise_sites(
     """
     described = entries.options("nginx_publish", "sites")
     complete = entries.normalise(variable, sites, described, _FORMATS)
-    known = locations.Known(
-        None if apps is None else {app["name"]: app for app in apps if app.get("state") != "absent"},
-        None if upstreams is None else {upstream["name"]: upstream for upstream in upstreams},
-    )
+    known = locations.Known(None if apps is None else {app["name"]: app for app in apps if app.get("state") != "absent"}, named)
     normalised = [_site(variable, site, known) for site in complete]
     _refuse_shared_names(variable, normalised)
     _refuse_two_issuers(variable, normalised)
@@ -76,6 +74,10 @@ def _port(value: object) -> None:
         raise ValueError("is not a port. Write a number from 1 to 65535.")
 
 
+def _header(value: object) -> None:
+    headers.name(str(value))
+
+
 def _scope(value: object) -> None:
     formats.file_name(str(value))
 
@@ -117,6 +119,9 @@ def _site(variable: str, site: Entry, known: locations.Known) -> Entry:
     if twins:
         raise mistake("server_names", twins[0], "stands there twice. Write each name once.")
     sends = headers.sends(site)
+    block = guards.NONE if known.named is None else guards.of_site(site, known.named, mistake)
+    found = locations.of_site(site, known, block, mistake)
+    over_all = guards.over_all(site, block, found, mistake)
     return {
         "name": site["name"],
         "server_names": names,
@@ -127,9 +132,12 @@ def _site(variable: str, site: Entry, known: locations.Known) -> Entry:
         "issuer": site["issuer"],
         **_promise(site),
         "sends": sends,
-        "says": locations.says(site) or bool(sends.hidden) or (not site["tls"] and (sends != headers.NOTHING_MORE or "add_header" in locations.said(site["extra_config"]))),
-        "locations": locations.of_site(site, known, mistake),
-        **{key: site[key] for key in ("max_body_size", "timeout", "unbuffered", "extra_config", "template")},
+        **block,
+        **pages.of_site(site),
+        **over_all,
+        "says": bool(block["access"] or block["limits"] or over_all["clients"] or site["maintenance"]) or locations.says(site) or bool(sends.hidden) or (not site["tls"] and (sends != headers.NOTHING_MORE or "add_header" in locations.said(site["extra_config"]))),
+        "locations": guards.of_all(found, block, over_all),
+        **{key: site[key] for key in ("max_body_size", "timeout", "unbuffered", "access_log", "extra_config", "template")},
     }
 
 
@@ -167,13 +175,24 @@ def server_name(value: str) -> str:
     return ("*." if value.startswith("*.") else "") + formats.host_name(value.removeprefix("*."))
 
 
-_SETTINGS: Mapping[str, Callable[[object], None]] = {"http_port": _port, "https_port": _port, "extra_config": _own_text, "scope": _scope}
+_SETTINGS: Mapping[str, Callable[[object], None]] = {
+    "http_port": _port,
+    "https_port": _port,
+    "trusted_proxies": proxies.check,
+    "trusted_header": _header,
+    "extra_config": _own_text,
+    "scope": _scope,
+}
 
 _FORMATS: Mapping[str, entries.Format] = {
     "name": formats.file_name,
     "server_names": server_name,
     "certificate": formats.file_name,
     "hsts": headers.hsts,
+    "error_pages": pages.error_pages,
+    "maintenance": pages.maintenance,
+    "maintenance.allow": formats.network,
+    "maintenance.open": formats.url_path,
     "template": formats.printable,
     **locations.FORMATS,
 }

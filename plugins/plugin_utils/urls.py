@@ -80,6 +80,16 @@ def redirect(value: str) -> str:
     return value
 
 
+def sign_in(value: str) -> str:
+    """Return an address, or a path of the site's own, behind which another address can be put."""
+    if re.search(r"[;#']", value):
+        raise ValueError("has a ';', a '#' or a quote, behind which no address can be put. Percent-encode it.")
+    if value.startswith("/"):
+        _refuse_signs(value)
+        return value
+    return redirect(value)
+
+
 def socket(value: str) -> str:
     """Return C(unix:) and the absolute path of a socket."""
     path = value.removeprefix(_UNIX)

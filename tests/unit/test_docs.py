@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ansible_collections.portico.web.plugins.plugin_utils import access, named
 from ansible_collections.portico.web.plugins.plugin_utils.apps import normalise_apps
 from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
-from ansible_collections.portico.web.plugins.plugin_utils.upstreams import normalise_upstreams
 
+HASH = "$6$abcdefgh$VfjvBFPGjfLDmVVBzF0KYh0hGZ1d8Pq9GZFmT6mTL8GoBzWyCvW0x4hMmzQ0"
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 SHOWN = [(name, *shown) for name, text in PAGES.items() for shown in re.findall(r"<!-- (examples/\S+) -->\n```yaml\n(.*?)```", text, re.DOTALL)]
@@ -29,11 +30,11 @@ def test_a_link_leads_somewhere(page, link):
 
 
 def test_the_sites_and_upstreams_that_are_shown_are_right():
-    shown = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(nginx_\w+:\n.*?)```", PAGES["sites.md"], re.DOTALL)]
-    upstreams = normalise_upstreams([upstream for block in shown for upstream in block.get("nginx_upstreams", [])])
+    shown = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(nginx_\w+:\n.*?)```", PAGES["sites.md"].replace("{{ vault_hash_of_ben }}", HASH), re.DOTALL)]
+    known = named.normalise({key: [entry for block in shown for entry in block.get(f"nginx_{key}", [])] for key in named.LISTS})
     apps = [{"name": "shop", "static": {"/static/": "static"}}]
-    sites = normalise_sites([site for block in shown for site in block.get("nginx_sites", [])], apps, upstreams=upstreams)
-    assert len(upstreams) == 2 and len(sites) == 3
+    sites = normalise_sites([site for block in shown for site in block.get("nginx_sites", [])], apps, named=known)
+    assert len(known["upstreams"]) == 2 and len(known["access"]) == 4 + len(access.BUILT_IN) and len(sites) == 6
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yml")), ids=lambda path: path.stem)

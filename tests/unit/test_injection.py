@@ -5,37 +5,44 @@ PORTICO_HOSTILE_VALUES says how many are tried; `make test-all` says 10000.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections import Counter
 
 import crossplane
 import hostile
+import pytest
 
-from ansible_collections.portico.web.plugins.plugin_utils import entries, render
+from ansible_collections.portico.web.plugins.plugin_utils import entries, named, render
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 from ansible_collections.portico.web.plugins.plugin_utils.sites import check_settings, normalise_sites
-from ansible_collections.portico.web.plugins.plugin_utils.upstreams import normalise_upstreams
 
 COUNT = int(os.environ.get("PORTICO_HOSTILE_VALUES", "2000"))
 SEED = 20261123
 APPS = [{"name": "shop", "static": {"/static/": "staticfiles"}}]
 SETTINGS = {"http_port": 80, "https_port": 443, "extra_config": ""}
+PAGES = [("include", ["portico/pages.conf"], [])]
+MAPS = ("map", "geo")
 # A template is a path on the controller, and never text of nginx's.
 KEYS = [key for key in hostile.text_keys(entries.options("nginx_publish", "sites")) if key != "template"]
-UPSTREAM_KEYS = list(hostile.text_keys(entries.options("nginx_publish", "upstreams")))
+NAMED_KEYS = {option: list(hostile.text_keys(entries.options("nginx_publish", option))) for option in named.LISTS}
 
 
 def rendered(site):
-    complete = normalise_sites([site], APPS, upstreams=normalise_upstreams([hostile.UPSTREAM]))
-    (text,) = render.site_files(complete, APPS, render.Host(), SETTINGS).values()
-    return text
+    complete = normalise_sites([site], APPS, named=named.normalise({option: [entry] for option, entry in hostile.NAMED.items()}))
+    files = {**render.scope_files("main", named.normalise({}), complete), **render.site_files(complete, APPS, render.Host(), SETTINGS)}
+    return "".join(text for path, text in files.items() if path.endswith(".conf"))
 
 
-def rendered_upstream(upstream):
-    """An upstream, and a site that it answers for, in one text."""
-    upstreams = normalise_upstreams([upstream])
-    complete = normalise_sites([{"name": "shop", "server_names": "shop.example.com", "upstream": upstreams[0]["name"]}], APPS, upstreams=upstreams)
-    return "".join({**render.scope_files("main", upstreams), **render.site_files(complete, APPS, render.Host(), SETTINGS)}.values())
+def rendered_named(option, entry):
+    """An entry that sites call by a name, and a site that does, in one text; and the hashes of passwords."""
+    known = named.normalise({option: [entry]})
+    says = {"upstreams": "upstream", "access": "access", "limits": "limits"}[option]
+    does = {} if option == "upstreams" else {"root": "/srv/www"}
+    complete = normalise_sites([{"name": "shop", "server_names": "shop.example.com", says: entry["name"], **does}], APPS, named=known)
+    files = {**render.scope_files("main", known, complete), **render.site_files(complete, APPS, render.Host(), SETTINGS)}
+    return "".join(text for path, text in files.items() if path.endswith(".conf")), "".join(text for path, text in files.items() if not path.endswith(".conf"))
 
 
 def tree(text, file):
@@ -48,24 +55,29 @@ def tree(text, file):
 
 def simple(block):
     # crossplane leaves a backslash that is escaped as it is written.
-    return [(each["directive"], [arg.replace("\\\\", "\\") for arg in each["args"]], simple(each.get("block", []))) for each in block]
+    def plain(word):
+        return word.replace("\\\\", "\\")
+
+    return [(plain(each["directive"]), list(map(plain, each["args"])), simple(each.get("block", []))) for each in block]
 
 
 def names(block):
-    return [(name, names(inner)) for name, _args, inner in block]
+    # What stands in front in a map or a geo is a value.
+    return [(name, len(inner) if name in MAPS else names(inner)) for name, _args, inner in block]
 
 
 def words(block):
-    return [word for _name, args, inner in block for word in (*args, *words(inner))]
+    return [word for name, args, inner in block for word in (*args, *([each[0] for each in inner] if name in MAPS else []), *words(inner))]
 
 
 def test_every_key_that_is_text_is_tried():
     assert {key.rpartition(".")[2] for key in KEYS} <= hostile.HARMLESS.keys()
     for key in KEYS:
         rendered(hostile.site(key, hostile.harmless(key)))
-    assert {key.rpartition(".")[2] for key in UPSTREAM_KEYS} <= hostile.HARMLESS.keys()
-    for key in UPSTREAM_KEYS:
-        rendered_upstream(hostile.upstream(key, hostile.harmless(key)))
+    for option, keys in NAMED_KEYS.items():
+        assert {key.rpartition(".")[2] for key in keys} <= hostile.HARMLESS.keys()
+        for key in keys:
+            rendered_named(option, hostile.named(option, key, hostile.harmless(key)))
 
 
 def test_hostile_values_are_refused_by_name_or_come_back_to_the_byte(tmp_path):
@@ -92,23 +104,30 @@ def test_hostile_values_are_refused_by_name_or_come_back_to_the_byte(tmp_path):
     assert outcome["refused"] > COUNT / 4 and outcome["accepted"] > COUNT / 20, outcome
 
 
-def test_hostile_values_of_an_upstream_are_refused_by_name_or_come_back_to_the_byte(tmp_path):
-    file = tmp_path / "upstream.conf"
+@pytest.mark.parametrize("option", NAMED_KEYS)
+def test_hostile_values_of_what_sites_name_are_refused_by_name_or_come_back_to_the_byte(option, tmp_path):
+    file = tmp_path / "named.conf"
     outcome = Counter()
-    usual = {key: tree(rendered_upstream(hostile.upstream(key, hostile.harmless(key))), file) for key in UPSTREAM_KEYS}
-    for key, value in hostile.values(SEED + 2, COUNT // 2, UPSTREAM_KEYS):
+    keys = NAMED_KEYS[option]
+    usual = {key: tree(rendered_named(option, hostile.named(option, key, hostile.harmless(key)))[0], file) for key in keys}
+    for key, value in hostile.values(SEED + 2, COUNT // 2, keys):
         try:
-            text = rendered_upstream(hostile.upstream(key, value))
+            text, hashes = rendered_named(option, hostile.named(option, key, value))
         except PorticoError as error:
             told = str(error)
-            assert told.startswith("nginx_upstreams, entry ") and told.isprintable() and f'"{key.partition(".")[0]}' in told, (key, value, told)
+            assert told.startswith(f"nginx_{option}, entry ") and told.isprintable() and f'"{key.partition(".")[0]}' in told, (key, value, told)
+            assert not key.startswith("users.password") or value not in told, (key, value, told)
             outcome["refused"] += 1
             continue
         outcome["accepted"] += 1
         got = tree(text, file)
         assert names(got) == names(usual[key]), (key, value)
-        assert any(_written(key, value) in word for word in words(got)), (key, value)
-    assert outcome["refused"] > COUNT / 8 and outcome["accepted"] > COUNT / 40, outcome
+        if key.startswith("users."):
+            name, hashed = hashes.removesuffix("\n").split(":")
+            assert name == (value if key == "users.name" else "anna") and "\n" not in hashed and hashed.startswith("$"), (key, value, hashes)
+        else:
+            assert any(_written(key, value) in word for word in words(got)), (key, value)
+    assert outcome["refused"] > COUNT / 8 and outcome["accepted"] > COUNT / 200, outcome
 
 
 def test_the_http_levels_text_adds_itself_and_nothing_else(tmp_path):
@@ -129,6 +148,8 @@ def assert_only_added(usual, got, added, harmless):
 
 
 def _with(block, harmless, added):
+    if block[-1:] == PAGES:
+        return [*_with(block[:-1], harmless, added), *PAGES]
     if block[-len(harmless) :] == harmless:
         return [*block[: -len(harmless)], *added]
     return [(name, args, _with(inner, harmless, added) if inner else inner) for name, args, inner in block]
@@ -144,8 +165,18 @@ def _without_promises(block, added):
 def _written(key, value):
     """Return a value in its final form: names in small letters, folders without a slash at their end."""
     last = key.rpartition(".")[2]
+    if last == "open":
+        return re.escape(value)
+    if last in ("allow", "deny", "except"):
+        return str(ipaddress.ip_network(value)) if "/" in value else str(ipaddress.ip_address(value))
+    if last == "requests":
+        return "{}r/{}".format(*value.lstrip("0").split("/"))
+    if last == "methods":
+        return value.upper()
+    if last == "headers":
+        return value.lower().replace("-", "_")
     if last in ("server_names", "host", "certificate_name", "max_body_size", "address"):
         return value.lower()
-    if last in ("root", "alias", "ca"):
+    if last in ("root", "alias", "ca", "crl") or key == "error_pages.value":
         return "/" + value.strip("/")
-    return value.strip(" ") if last in ("value", "csp", "csp_report_only", "content_type") else value
+    return value.strip(" ") if last in ("value", "csp", "csp_report_only", "content_type", "realm") else value

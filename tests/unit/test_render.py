@@ -23,7 +23,8 @@ TRIXIE = render.Host((1, 26, 3), (3, 5, 1))
 
 def published(host=TRIXIE, sites=SITES, ports=(80, 443), extra_config=""):
     settings = {"http_port": ports[0], "https_port": ports[1], "extra_config": extra_config}
-    return {**render.base(settings, host), **render.site_files(normalise_sites(sites, APPS), APPS, host, settings)}
+    files = {**render.base(settings, host), **render.site_files(normalise_sites(sites, APPS), APPS, host, settings)}
+    return {path: text for path, text in files.items() if path.endswith(".conf")}
 
 
 def parsed(text, tmp_path):
@@ -56,6 +57,16 @@ def test_the_version_decides_how_http2_is_switched_on(tmp_path):
 def test_only_an_openssl_that_knows_it_is_told_of_the_hybrid_key_exchange():
     assert "X25519MLKEM768" not in published(BOOKWORM)["tls.conf"]
     assert "X25519MLKEM768" in published(TRIXIE)["tls.conf"]
+
+
+def test_nobody_is_believed_unless_it_is_said(tmp_path):
+    alone = published()["visitors.conf"]
+    assert "real_ip" not in alone and "geo" not in alone
+    settings = {"trusted_proxies": ["10.0.0.0/8", "cloudflare", "10.0.0.0/8"], "trusted_header": "CF-Connecting-IP"}
+    said = parsed(render.base(settings, TRIXIE)["visitors.conf"], tmp_path)
+    networks = [args for (args,) in directives(said, "set_real_ip_from")]
+    assert networks[0] == "10.0.0.0/8" and "2400:cb00::/32" in networks and len(networks) == len(set(networks))
+    assert directives(said, "real_ip_header") == [["CF-Connecting-IP"]]
 
 
 def test_a_host_without_ipv6_is_not_told_to_listen_there():
@@ -104,8 +115,9 @@ def test_nginx_waits_longer_than_the_app_may_take(tmp_path, timeout, of_site, of
 
 def test_a_host_without_certificates_knows_every_variable(tmp_path):
     """nginx refuses a name that nothing defines, also where nobody asks for its value."""
-    files = render.base({"http_port": 80, "https_port": 443, "extra_config": ""}, TRIXIE)
+    files = {path: text for path, text in render.base({}, TRIXIE).items() if path.endswith(".conf")}
     defined = {each["args"][-1].removeprefix("$") for text in files.values() for each in parsed(text, tmp_path) if each["directive"] == "map"}
+    defined |= {name for text in files.values() for name in re.findall(r"\(\?<(portico_\w+)>", text)}
     used = {name for text in files.values() for name in re.findall(r"\$(portico_\w+)", text)}
     assert used and not used - defined
 
@@ -122,19 +134,20 @@ def test_a_path_with_a_blank_is_one_token(tmp_path):
 
 def test_another_port_is_in_redirects_and_listens(tmp_path):
     files = published(ports=(8080, 8443))
-    assert "default :8443;" in files["maps.conf"]
+    assert "default :8443;" in files["visitors.conf"]
     assert ["8443", "ssl"] in directives(parsed(files["sites/shop.conf"], tmp_path)[1]["block"], "listen")
 
 
 def test_blocks_are_indented_as_they_are_nested():
     for name, text in published().items():
-        depth = 0
+        depth, goes_on = 0, False
         for line in text.splitlines():
             bare_line = line.strip()
             if not bare_line or bare_line.startswith("#"):
                 continue
             depth -= bare_line == "}"
-            assert line == "    " * depth + bare_line, f"{name}: {line!r}"
+            assert line == "    " * (depth + goes_on) + bare_line, f"{name}: {line!r}"
+            goes_on = bare_line[-1] not in ";{}"
             depth += bare_line.endswith("{")
         assert depth == 0, name
 
@@ -195,7 +208,7 @@ def test_extra_config_stands_in_its_block(tmp_path):
     root, below = (each["block"] for each in server if each["directive"] == "location" and each["args"][0] in ("/", "/b/"))
     assert ["X-A", "b; }"] in directives(root, "add_header") and ["portico/headers.conf"] in directives(root, "include")
     assert directives(below, "autoindex") == [["on"]] and not directives(below, "add_header")
-    assert "        autoindex on; # yes\n    }\n" in text and "    if ($arg_a) {\n        return 403;\n    }\n}\n" in text
+    assert "        autoindex on; # yes\n    }\n" in text and "    if ($arg_a) {\n        return 403;\n    }\n\n    include portico/pages.conf;\n}\n" in text
 
 
 def test_the_http_levels_extra_config_counts_instead_of_ours(tmp_path):

@@ -14,9 +14,10 @@ def site(**keys):
     return {"name": "shop", "server_names": ["shop.example.com"], **({} if "locations" in keys else {"app": "shop"}), **keys}
 
 
-def location(path, does, target, rest=""):
-    unsaid = dict.fromkeys(("fallback", "spoken", "tries", "waits", "sends", "max_body_size", "timeout", "unbuffered", "extra_config"))
-    return {"path": path, "exact": False, "says": False, "does": does, "target": target, "rest": rest, "repeated": [], "expires": True, **unsaid}
+def location(path, does, target, rest="", number=1):
+    unsaid = dict.fromkeys(("fallback", "spoken", "tries", "waits", "sends", "max_body_size", "timeout", "unbuffered", "access_log", "extra_config", "access", "limits", "wait", "policy"))
+    guarded = {"rules": [], "pages": False, "is_server": False, "told": [], "guarded": False, "verifies": False}
+    return {"path": path, "exact": False, "number": number, "says": False, "does": does, "target": target, "rest": rest, "repeated": [], "expires": True, **unsaid, **guarded}
 
 
 def test_an_app_brings_its_static_folders():
@@ -33,12 +34,14 @@ def test_an_app_brings_its_static_folders():
         "own_promise": None,
         "sends": (True, [], []),
         "says": False,
+        **dict.fromkeys(("access", "limits", "wait", "clients")),
+        **{"rules": [], "pages": False, "is_server": True, "verifies": False, "asks": [], "error_pages": [], "maintenance": None, "access_log": None},
         "max_body_size": None,
         "timeout": None,
         "unbuffered": None,
         "locations": [
             location("/static/", "static", "/srv/portico/shop/live/release/source/staticfiles/"),
-            location("/", "app", "shop"),
+            location("/", "app", "shop", number=2),
         ],
         "extra_config": None,
         "template": None,
@@ -158,8 +161,27 @@ def test_a_variable_that_is_no_list_is_checked_too(key, value):
         check_settings({key: value})
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("10.0.0.1", 'nginx_trusted_proxies: "10.0.0.1" is no list'),
+        ([10], "has 10, which is no text. Write it in quotes."),
+        (["cloudfare"], 'has "cloudfare", which is neither an address nor a network. Write one such as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32. Did you mean cloudflare?'),
+        (["akamai"], "The CDNs that are known by name are cloudflare and fastly."),
+        (["0.0.0.0/0"], 'has "0.0.0.0/0", with which every visitor could say who it is'),
+        (["10.0.0.1/8"], "Write 10.0.0.0/8 for the network"),
+        (["10.0.0.0/8; return 418"], "is neither an address nor a network"),
+    ],
+)
+def test_proxies_that_are_none_are_told(value, message):
+    with pytest.raises(PorticoError) as told:
+        check_settings({"trusted_proxies": value})
+    assert str(told.value).startswith("nginx_trusted_proxies: ") and message in str(told.value)
+
+
 def test_variables_that_are_right_pass():
     check_settings({"http_port": 8080, "https_port": "8443", "extra_config": "gzip off;", "scope": "team-a", "sites": []})
+    check_settings({"trusted_proxies": ["10.0.0.7", "2001:db8::/32", "fastly"], "trusted_header": "X-Real-IP"})
 
 
 def test_a_site_with_a_template_need_not_say_what_it_does(tmp_path):

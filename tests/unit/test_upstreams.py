@@ -6,6 +6,7 @@ import pytest
 
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
+from ansible_collections.portico.web.plugins.plugin_utils import named
 from ansible_collections.portico.web.plugins.plugin_utils.upstreams import normalise_upstreams
 
 ONE = {"address": "10.0.0.1:8000"}
@@ -59,7 +60,7 @@ def test_an_address_comes_back_as_it_is(address):
 
 def spoken(upstreams=(), **keys):
     site = {"name": "shop", "server_names": ["shop.example.com"], **keys}
-    (complete,) = normalise_sites([site], [], upstreams=normalise_upstreams(list(upstreams)))
+    (complete,) = normalise_sites([site], [], named=named.normalise({"upstreams": list(upstreams)}))
     return complete["locations"][0]["spoken"]
 
 

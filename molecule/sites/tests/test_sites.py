@@ -13,28 +13,6 @@ SAFE = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "SAMEORIGIN", "R
 TWO_YEARS = "max-age=63072000"
 
 
-@pytest.fixture
-def ask(visitor, name):
-    """Ask a site of this server for a path."""
-
-    def ask(site, path="/", **headers):
-        return visitor.get(f"https://{site}.{name}.example.test{path}", **headers)
-
-    return ask
-
-
-@pytest.fixture
-def told(ask):
-    """What a backend was told when a site was asked for a path."""
-
-    def told(site, path, **headers):
-        answer = ask(site, path, **headers)
-        assert answer.status == 200, answer
-        return json.loads(answer.text)
-
-    return told
-
-
 def all_of(answer, header):
     return answer.headers.get_all(header) or []
 

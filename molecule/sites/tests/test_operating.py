@@ -1,0 +1,105 @@
+"""Pages for errors, sites that are closed for a while, and logs."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+FLAG = "/var/lib/portico/maintenance/closing"
+
+
+# ---- pages
+
+
+@pytest.mark.parametrize(("path", "status", "words"), [("/nothing", 404, "There is nothing here"), ("/nobody/", 502, "The application is not answering"), ("/closed.json/x", 404, "nothing here")])
+def test_an_error_has_a_page_and_the_safe_headers(ask, path, status, words):
+    answer = ask("main", path)
+    assert (answer.status, answer.headers["Content-Type"]) == (status, "text/html") and words in answer.text
+    assert answer.headers["X-Frame-Options"] == "SAMEORIGIN" and answer.headers.get_all("Strict-Transport-Security") == ["max-age=63072000"]
+    assert "nginx" not in answer.text
+
+
+def test_what_was_posted_to_nobody_has_it_too(visitor, name):
+    answer = visitor.post(f"https://main.{name}.example.test/nobody/", {"a": "b"})
+    assert answer.status == 502 and "The application is not answering" in answer.text
+    assert visitor.post(f"https://main.{name}.example.test/index.html", {"a": "b"}).status == 405
+
+
+def test_a_plain_site_has_it_too(visitor, name):
+    answer = visitor.get(f"http://plain.{name}.example.test/nothing")
+    assert answer.status == 404 and "There is nothing here" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/.portico/page", "/.portico/page/404"])
+def test_nobody_asks_for_such_a_page_itself(ask, path):
+    assert ask("paged", path).status == 404
+
+
+def test_what_an_app_says_itself_is_passed_on(ask):
+    for site in ("main", "paged"):
+        answer = ask(site, "/backend/missing")
+        assert answer.status == 404 and json.loads(answer.text)["server"] == "9001"
+
+
+def test_a_site_may_have_pages_of_its_own(ask):
+    missing, nobody = ask("paged", "/nothing"), ask("paged", "/nobody/")
+    assert (missing.status, missing.text, missing.headers["Content-Type"]) == (404, "own/404.html\n", "text/html; charset=utf-8")
+    assert (nobody.status, nobody.text, nobody.headers["Content-Type"]) == (502, "own/502.json\n", "application/json; charset=utf-8")
+
+
+# ---- closed for a while
+
+
+def test_a_file_closes_a_site_and_opens_it_again(host, ask, visitor, inside, name):
+    host.check_output("mkdir -p /var/lib/portico/acme/.well-known/acme-challenge && echo token >/var/lib/portico/acme/.well-known/acme-challenge/test")
+    assert ask("closing").status == 200
+    try:
+        host.check_output(f"touch {FLAG}")
+        closed = ask("closing", "/any")
+        assert (closed.status, closed.headers.get_all("Retry-After")) == (503, ["120"]) and "Closed for maintenance" in closed.text
+        assert closed.headers["X-Frame-Options"] == "SAMEORIGIN"
+        assert visitor.post(f"https://closing.{name}.example.test/", {"a": "b"}).status == 503
+        assert ask("closing", "/health").status == 200
+        assert inside("closing")[0] == 200
+        assert visitor.get(f"http://closing.{name}.example.test/.well-known/acme-challenge/test").text == "token\n"
+        assert ask("main").status == 200
+    finally:
+        host.check_output(f"rm -f {FLAG}")
+    opened = ask("closing")
+    assert opened.status == 200 and not opened.headers.get_all("Retry-After")
+
+
+def test_a_list_closes_a_site_and_its_page_says_so(visitor, name):
+    closed = visitor.get(f"http://closed.{name}.example.test/")
+    assert (closed.status, closed.text, closed.headers["Retry-After"]) == (503, "own/503.html\n", "300")
+
+
+# ---- logs
+
+
+def lines(host, path):
+    return [json.loads(line) for line in host.file(path).content_string.splitlines()]
+
+
+def test_a_request_is_a_line_of_json(ask, host):
+    answer = ask("paged", '/backend/x?a="b', User_Agent='quoted " agent')
+    (line,) = (each for each in lines(host, "/var/log/nginx/paged.json.log") if each["request_id"] == answer.headers["X-Request-ID"])
+    assert (line["method"], line["uri"], line["status"], line["agent"]) == ("GET", '/backend/x?a="b', 200, 'quoted " agent')
+    assert line["site"] == line["host"] and line["seconds"] >= 0 and float(line["upstream_seconds"]) >= 0 and line["upstream"] == "127.0.0.1:9001"
+
+
+def test_what_is_not_logged_is_in_no_log(ask, host):
+    assert ask("paged", "/quiet/told-to-nobody").status == 200
+    assert host.run("grep --recursive told-to-nobody /var/log/nginx").stdout == ""
+
+
+def test_no_line_is_lost_when_logs_are_rotated(ask, host):
+    asked = []
+    for turn in range(3):
+        asked += [ask("paged", f"/backend/{turn}-{number}").headers["X-Request-ID"] for number in range(20)]
+        host.check_output("logrotate --force /etc/logrotate.d/nginx")
+    asked += [ask("paged", "/backend/last").headers["X-Request-ID"]]
+    logged = host.check_output("cat /var/log/nginx/paged.json.log; zcat --force /var/log/nginx/paged.json.log.*")
+    assert set(asked) <= set(re.findall(r'"request_id": "(\w+)"', logged))
