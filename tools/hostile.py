@@ -48,6 +48,9 @@ HARMLESS: dict[str, Any] = {
     "address": "10.0.0.1:8000",
     "access": "policy",
     "limits": "slow",
+    "cache": "pages",
+    "size": "20m",
+    "private_cookies": "sessionid",
     "allow": "192.0.2.0/24",
     "deny": "192.0.2.9",
     "password": "correct horse",
@@ -74,9 +77,10 @@ NAMED: dict[str, dict[str, Any]] = {
         "ask": {"url": HARMLESS["url"], "headers": ["X-Extra"]},
     },
     "limits": {"name": "slow", "requests": HARMLESS["requests"]},
+    "caches": {"name": "pages", "fresh": 60},
 }
 """An entry that is right, of each list whose entries sites call by their names."""
-_BESIDE = {"backend": {"proxy": "https://inner.example.com"}}
+_BESIDE = {"backend": {"proxy": "https://inner.example.com"}, "cache": {"proxy": HARMLESS["proxy"]}}
 """What has to stand beside a key so that it means something; else it is files."""
 
 
@@ -129,6 +133,8 @@ def named(option: str, key: str, value: str) -> dict[str, Any]:
     inside = inside[0] if isinstance(inside, list) else inside
     if last in _EITHER:
         inside.pop(_EITHER[last], None)
+    if last == "sign_in":
+        made.pop("users")
     inside[last] = value
     return made
 

@@ -17,6 +17,9 @@ LINEAGES = STATE + "/lineages"
 NGINX = STATE + "/nginx"
 MAINTENANCE = STATE + "/maintenance"
 """Where a file with a site's name closes the site."""
+CACHES = "/var/cache"
+"""Below a folder that each host has, so that nginx can make those of its caches itself."""
+CACHE_PREFIX = "portico~"
 NGINX_RUN = "/run/portico-nginx"
 NGINX_USER = "www-data"
 """Whom nginx's workers run as (roles/nginx/templates/nginx.conf.j2)."""
@@ -85,6 +88,11 @@ APP_SLOTS = ("a", "b")
 
 APP_QUEUE = "queue"
 """Stands beside the slots while visitors wait for one of them: nothing runs in it."""
+
+
+def cache(scope: str, name: str) -> str:
+    """Return the folder of a cache of nginx. No scope and no cache has a tilde in its name."""
+    return f"{CACHES}/{CACHE_PREFIX}{scope}~{name}"
 
 
 def app_home(name: str) -> str:

@@ -413,6 +413,7 @@ class Nginx:
                 self._switch_off_default_site()
             self._serve(state, number)
         store.prune({number, serving})
+        _drop_caches(tree)
         return number
 
     def leave(self, state: dict[str, t.Any]) -> None:
@@ -443,6 +444,7 @@ class Nginx:
             os.rmdir(os.path.dirname(next(iter(FITTINGS))))
         self._daemon_reload()
         self._remove_state()
+        _drop_caches({})
 
     @contextlib.contextmanager
     def _or_put_back(self, state: dict[str, t.Any]) -> t.Iterator[None]:
@@ -684,6 +686,16 @@ def _clear_leftovers() -> None:
     files.remove(YIELDING)
     for path in (MAIN, ENTRANCE, *FITTINGS):
         files.remove(path + files.SUFFIX)
+
+
+def _drop_caches(tree: dict[str, str]) -> None:
+    """Remove the caches that a configuration does not name."""
+    named = {path for text in tree.values() for path in re.findall(r"^proxy_cache_path (\S+)", text, re.MULTILINE)}
+    for name in os.listdir(layout.CACHES):
+        path = os.path.join(layout.CACHES, name)
+        if name.startswith(layout.CACHE_PREFIX) and path not in named:
+            # Workers of before the reload may still write to it.
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_empty(path: str) -> None:

@@ -198,6 +198,14 @@ options:
               - V(login), V(api) and V(everything) need not be in the list.
             type: list
             elements: str
+          cache: &cache
+            description:
+              - The name of a cache of O(caches), which keeps answers of backends. C(X-Cache) tells visitors whether one came from it.
+              - V(micro) need not be in the list; it keeps for a second what says nothing else, which is enough for a rush.
+                V(none) keeps nothing at a path of a site that has a cache.
+              - What a visitor who is known gets (C(Authorization), cookies) is neither kept nor taken from it, nor are answers with
+                C(Set-Cookie), C(Cache-Control) of V(private) or V(no-store), and what is not asked for with C(GET) or C(HEAD).
+            type: str
           access_log: &access_log
             description:
               - How requests are logged, into a file of the site's own, C(/var/log/nginx/NAME.log) (V(combined)) or
@@ -234,6 +242,7 @@ options:
       backend: *backend
       access: *access
       limits: *limits
+      cache: *cache
       access_log: *access_log
       error_pages:
         description:
@@ -531,6 +540,44 @@ options:
         description: Whether nothing is refused, and nginx's error log says what would have been.
         type: bool
         default: false
+  caches:
+    description: Caches that sites of this scope may name, in which nginx keeps answers of backends.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description:
+          - What sites call it. Letters, digits, dots, underscores and hyphens; at most 64 of them.
+          - One that is called V(micro) takes the place of the one that is there by itself.
+        type: str
+        required: true
+      size:
+        description: How large it grows at the most, as V(512m) or V(2g). What was not asked for longest makes room.
+        type: str
+        default: 512m
+      keep:
+        description: For how many seconds an answer is kept that nobody asks for.
+        type: int
+        default: 86400
+      fresh:
+        description:
+          - For how many seconds an answer is fresh that says nothing of it (C(Cache-Control), C(Expires)), with status 200, 301 or
+            302; that there is nothing (404), for ten at the most.
+          - With V(0) only those are kept that say for how long.
+        type: int
+        default: 0
+      stale:
+        description: Whether an answer that is not fresh any more is given while a new one is being fetched, and while the backend fails.
+        type: bool
+        default: true
+      private_cookies:
+        description:
+          - The names of cookies that tell a visitor who is known, such as V(sessionid); V(name*) is all that begin so. Visitors with
+            others share what is kept.
+          - If not given, whoever sends any cookie gets an answer of its own.
+        type: list
+        elements: str
   apps:
     description: The apps that sites may name, described as M(portico.web.gunicorn_deploy#module) does.
     type: list

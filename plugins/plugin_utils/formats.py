@@ -17,6 +17,8 @@ from ansible_collections.portico.web.plugins.plugin_utils.entries import shown
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LARGEST = 1 << 50
+"""A petabyte: above all that anybody sends, and below what nginx can count."""
 
 
 def printable(value: str) -> str:
@@ -90,6 +92,14 @@ def network(value: str) -> str:
     if "/" in value and ipaddress.ip_interface(value).ip != found.network_address:
         raise ValueError(f"is an address with the size of its network. Write {found} for the network, or leave the size away.")
     return str(found) if "/" in value else str(found.network_address)
+
+
+def size(value: str) -> str:
+    """Return a number of bytes as nginx writes it."""
+    written = re.fullmatch(r"([0-9]{1,12})([kKmMgG]?)", value)
+    if not written or int(written[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[written[2].lower()] > _LARGEST:
+        raise ValueError("is not a size. Write a number, and k, m or g behind it for kilobytes, megabytes or gigabytes.")
+    return value.lower()
 
 
 def nginx_text(value: str) -> str:

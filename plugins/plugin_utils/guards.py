@@ -1,6 +1,6 @@
 # Copyright: Contributors to the Portico project
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What stands between visitors and what a site does: access policies and limits, at the level where nginx is told of them.
+"""What stands between visitors and what a site does: access policies, limits and caches, at the level where nginx is told of them.
 
 The server block has those of its site, so that what stands in an C(extra_config) has them too; a location has those that differ.
 """
@@ -11,11 +11,11 @@ import typing as t
 from collections.abc import Sequence
 
 from ansible_collections.portico.web.plugins.module_utils.lexer import statements
-from ansible_collections.portico.web.plugins.plugin_utils import access, limits
+from ansible_collections.portico.web.plugins.plugin_utils import access, caches, limits
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, Mistake, did_you_mean
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
-KEYS = ("access", "limits")
+KEYS = ("access", "limits", "cache")
 """What a site says for all of its locations, and each of them for itself."""
 
 _BACKENDS = ("app", "upstream", "proxy")
@@ -23,20 +23,21 @@ _ANSWERED_BY_NGINX = ("redirect", "answer")
 """What nginx answers before it asks who may."""
 
 _UNLIMITED: t.Final[Entry] = {"limits": None, "wait": None}
-NONE: t.Final[Entry] = {"access": None, "rules": [], "pages": False, "is_server": True, **_UNLIMITED}
+NONE: t.Final[Entry] = {"access": None, "rules": [], "cache": None, "pages": False, "is_server": True, **_UNLIMITED}
 """Of a server block that lets everybody in, as often as they like."""
 
 
 def of_site(site: Entry, named: Named, mistake: Mistake) -> Entry:
     """Return what a site's server block says of who gets in and how often.
 
-    :returns: C(access), the policy that holds, or None; C(rules), what it says of addresses; C(limits), those that count, or None.
+    :returns: C(access), the policy that holds, or None; C(rules), what it says of addresses; C(limits), those that count, or None; C(cache), the one that keeps answers, or None.
     :raises PorticoError: for a name that is in no list.
     """
     _refuse_without_effect(site, site, "", mistake)
     policy = _policy(site, named, "", mistake)
     holds = None if access.is_open(policy) else policy
-    return {"access": holds, "rules": access.rules(holds, None), "pages": False, "is_server": True, **(_limits([site["limits"]], named, "limits", mistake) if site["limits"] else _UNLIMITED)}
+    cache = caches.of_level(site, named["caches"], "cache", mistake)
+    return {"access": holds, "rules": access.rules(holds, None), "cache": None if cache and cache["name"] == "none" else cache, "pages": False, "is_server": True, **(_limits([site["limits"]], named, "limits", mistake) if site["limits"] else _UNLIMITED)}
 
 
 def of_location(location: Entry, site: Entry, of_its_site: Entry, named: Named, prefix: str, mistake: Mistake) -> Entry:

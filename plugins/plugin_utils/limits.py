@@ -57,7 +57,7 @@ def counted(scope: str, limit: Entry) -> Entry:
     return {**limit, "number": f"{number:08x}", "except": list(dict.fromkeys(limit["except"] or [])), "methods": list(dict.fromkeys(limit["methods"] or [])), "key": _KEYS[limit["by"]], "rate": rate}
 
 
-_KEYS: t.Final = {"address": "$binary_remote_addr", "site": "$server_name"}
+_KEYS: t.Final = {"address": "$portico_visitor", "site": "$server_name"}
 
 
 def _seconds(limit: Entry) -> int:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.lexer import statements, tokens
-from ansible_collections.portico.web.plugins.plugin_utils import backends, entries, formats, guards, headers, urls
+from ansible_collections.portico.web.plugins.plugin_utils import backends, caches, entries, formats, guards, headers, urls
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, Mistake, PorticoError, did_you_mean
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
@@ -28,8 +28,6 @@ _SECONDS_MORE = 5
 """gunicorn looks from time to time whether a worker's time is up. It is to end it first, and say so in its log."""
 
 _LONGEST_TIMEOUT = 86400
-_LARGEST = 1 << 50
-"""A petabyte: above all that anybody sends, and below what nginx can count."""
 
 
 class Known(t.NamedTuple):
@@ -60,6 +58,8 @@ def of_site(site: Entry, known: Known, of_its_block: Entry, mistake: Mistake) ->
         written = [("", {"path": "/", "exact": False, "extra_config": None, **dict.fromkeys(HOW), **alone})] if given else []
     locations = [each for prefix, location in written for each in _locations(site, location, of_its_block, prefix, known, mistake)]
     _refuse_shared_paths(mistake, locations)
+    if of_its_block["cache"] and locations and not any(location["does"] in caches.BACKENDS for location in locations):
+        raise mistake("cache", of_its_block["cache"]["name"], "is for answers of backends, and all that this site does is answered by nginx itself. Take it out.")
     return locations
 
 
@@ -104,7 +104,9 @@ def _locations(site: Entry, location: Entry, of_its_block: Entry, prefix: str, k
     complete = _location(location, does, target, site, prefix, mistake)
     if known.named is not None:
         complete.update(guards.of_location(location, site, of_its_block, known.named, prefix, mistake))
-        complete["says"] = complete["says"] or complete["access"] is not None or complete["limits"] is not None
+        complete.update(caches.of_location({**complete, "cache": location["cache"]}, of_its_block["cache"], known.named["caches"], prefix, mistake))
+        complete["says"] = complete["says"] or any(complete[key] is not None for key in ("access", "limits", "cache"))
+        _refuse_unbuffered_cache(complete, location, site, of_its_block["cache"], prefix, mistake)
     if does == "app" and known.apps is not None:
         if target not in known.apps:
             raise mistake(f"{prefix}app", target, f"is not an app of gunicorn_apps. {did_you_mean(target, known.apps)}")
@@ -149,6 +151,7 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         "access": None,
         "limits": None,
         "wait": None,
+        "cache": None,
         "is_server": False,
         "policy": None,
         "rules": [],
@@ -156,6 +159,14 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         "expires": not _sends(sends or headers.sends(site), "cache-control"),
         **{key: location[key] for key in ("max_body_size", "timeout", "unbuffered", "access_log", "extra_config")},
     }
+
+
+def _refuse_unbuffered_cache(complete: Entry, location: Entry, site: Entry, of_its_site: Entry | None, prefix: str, mistake: Mistake) -> None:
+    """nginx keeps no answer that it passes on as it comes."""
+    unbuffered = site["unbuffered"] if location["unbuffered"] is None else location["unbuffered"]
+    cache = complete["cache"] or of_its_site
+    if cache and cache["name"] != "none" and complete["does"] in caches.BACKENDS and "answers" in (unbuffered or []):
+        raise mistake(f"{prefix}cache", cache["name"], "keeps nothing where answers are passed on unbuffered. Take one of them out, or say cache: none there.")
 
 
 def _waits(app: Mapping[str, t.Any], *extras: str | None) -> int | None:
@@ -203,14 +214,6 @@ def _refuse_shared_paths(mistake: Mistake, locations: Iterable[Entry]) -> None:
 # ---- forms of values
 
 
-def size(value: str) -> str:
-    """Return a number of bytes as nginx writes it."""
-    written = re.fullmatch(r"([0-9]{1,12})([kKmMgG]?)", value)
-    if not written or int(written[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[written[2].lower()] > _LARGEST:
-        raise ValueError("is not a size. Write a number, and k, m or g behind it for kilobytes, megabytes or gigabytes.")
-    return value.lower()
-
-
 def _timeout(value: int) -> int:
     if not 1 <= value <= _LONGEST_TIMEOUT:
         raise ValueError(f"is not a number of seconds between 1 and {_LONGEST_TIMEOUT}.")
@@ -249,7 +252,7 @@ _FORMS: t.Final[dict[str, entries.Format]] = {
     "answer": _answer,
     "answer.text": _answer_text,
     "answer.content_type": headers.header_text,
-    "max_body_size": size,
+    "max_body_size": formats.size,
     "timeout": _timeout,
     "backend.host": urls.asked_host,
     "backend.ca": formats.absolute_path,

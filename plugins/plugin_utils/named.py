@@ -1,13 +1,13 @@
 # Copyright: Contributors to the Portico project
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What sites call by a name: upstreams, access policies and limits, each a list of its own."""
+"""What sites call by a name: upstreams, access policies, limits and caches, each a list of its own."""
 
 from __future__ import annotations
 
 import typing as t
 from collections.abc import Callable, Mapping
 
-from ansible_collections.portico.web.plugins.plugin_utils import access, limits, upstreams
+from ansible_collections.portico.web.plugins.plugin_utils import access, caches, limits, upstreams
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry
 
 Named = Mapping[str, Mapping[str, Entry]]
@@ -17,10 +17,11 @@ LISTS: t.Final[Mapping[str, Callable[[object], list[Entry]]]] = {
     "upstreams": upstreams.normalise_upstreams,
     "access": access.normalise_access,
     "limits": limits.normalise_limits,
+    "caches": caches.normalise_caches,
 }
 """The options that are such lists; the variable of the play begins with C(nginx_)."""
 
-_WITH_BUILT_IN: t.Final = {"upstreams": lambda known: {upstream["name"]: upstream for upstream in known}, "access": access.named, "limits": limits.named}
+_WITH_BUILT_IN: t.Final = {"upstreams": lambda known: {upstream["name"]: upstream for upstream in known}, "access": access.named, "limits": limits.named, "caches": caches.named}
 
 
 def normalise(given: Mapping[str, object]) -> dict[str, dict[str, Entry]]:

@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN, indented, statements
-from ansible_collections.portico.web.plugins.plugin_utils import access, entries, guards, limits, own_templates, pages, proxies
+from ansible_collections.portico.web.plugins.plugin_utils import access, caches, entries, guards, limits, own_templates, pages, proxies
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 _TEMPLATES = Path(__file__).parents[2] / "roles" / "nginx" / "templates"
@@ -97,10 +97,10 @@ def scope_files(scope: str, named: Named, sites: Sequence[Mapping[str, t.Any]] =
     """
     promises = [site for site in sites if site["own_promise"] and site["tls"]]
     closed = [site for site in sites if site["maintenance"]]
-    levels = [level for site in sites for level in (site, *site["locations"])]
+    levels = _levels(sites)
     counted = _by_name(limit for level in levels for limit in level["limits"] or [])
     files = access.password_files(scope, _by_name(level["access"] for level in levels if level["access"]), passwords or {})
-    shared = {"upstreams": list(named["upstreams"].values()), "promises": promises, "closed": closed, "limits": [limits.counted(scope, limit) for limit in counted]}
+    shared = {"upstreams": list(named["upstreams"].values()), "promises": promises, "closed": closed, "limits": [limits.counted(scope, limit) for limit in counted], "caches": list(_kept(scope, sites).values())}
     if any(shared.values()):
         files[f"scopes/{scope}.conf"] = _environment().get_template("scope.conf.j2").render(scope=scope, **shared)
     return files
@@ -126,7 +126,7 @@ def site_files(
     """
     template = _environment().get_template("site.conf.j2")
     # Around a server block there is nobody who says who gets in.
-    common = {**_common(settings, host), "scope": scope, "around": guards.NONE}
+    common = {**_common(settings, host), "scope": scope, "around": guards.NONE, "kept": _kept(scope, sites)}
     sockets = {app["name"]: layout.app_socket(app["name"]) for app in apps}
     files = {}
     for site in sites:
@@ -137,6 +137,16 @@ def site_files(
             text = own_templates.render(site, resolve(site["template"]), _environment(), values, variables or {})
         files[f"sites/{site['name']}.conf"] = text
     return files
+
+
+def _levels(sites: Iterable[Mapping[str, t.Any]]) -> list[Mapping[str, t.Any]]:
+    return [level for site in sites for level in (site, *site["locations"])]
+
+
+def _kept(scope: str, sites: Iterable[Mapping[str, t.Any]]) -> dict[str, entries.Entry]:
+    """Return the caches that sites name, name to what the http level has of each."""
+    named = _by_name(level["cache"] for level in _levels(sites) if level["cache"] and level["cache"]["name"] != "none")
+    return {cache["name"]: caches.kept(scope, cache) for cache in named}
 
 
 def _by_name(found: Iterable[Mapping[str, t.Any]]) -> list[Mapping[str, t.Any]]:

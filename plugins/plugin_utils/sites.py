@@ -135,7 +135,7 @@ def _site(variable: str, site: Entry, known: locations.Known) -> Entry:
         **block,
         **pages.of_site(site),
         **over_all,
-        "says": bool(block["access"] or block["limits"] or over_all["clients"] or site["maintenance"]) or locations.says(site) or bool(sends.hidden) or (not site["tls"] and (sends != headers.NOTHING_MORE or "add_header" in locations.said(site["extra_config"]))),
+        "says": bool(block["access"] or block["limits"] or block["cache"] or over_all["clients"] or site["maintenance"]) or locations.says(site) or bool(sends.hidden) or (not site["tls"] and (sends != headers.NOTHING_MORE or "add_header" in locations.said(site["extra_config"]))),
         "locations": guards.of_all(found, block, over_all),
         **{key: site[key] for key in ("max_body_size", "timeout", "unbuffered", "access_log", "extra_config", "template")},
     }

@@ -15,7 +15,7 @@ def site(**keys):
 
 
 def location(path, does, target, rest="", number=1):
-    unsaid = dict.fromkeys(("fallback", "spoken", "tries", "waits", "sends", "max_body_size", "timeout", "unbuffered", "access_log", "extra_config", "access", "limits", "wait", "policy"))
+    unsaid = dict.fromkeys(("fallback", "spoken", "tries", "waits", "sends", "max_body_size", "timeout", "unbuffered", "access_log", "extra_config", "access", "limits", "wait", "cache", "policy"))
     guarded = {"rules": [], "pages": False, "is_server": False, "told": [], "guarded": False, "verifies": False}
     return {"path": path, "exact": False, "number": number, "says": False, "does": does, "target": target, "rest": rest, "repeated": [], "expires": True, **unsaid, **guarded}
 
@@ -34,7 +34,7 @@ def test_an_app_brings_its_static_folders():
         "own_promise": None,
         "sends": (True, [], []),
         "says": False,
-        **dict.fromkeys(("access", "limits", "wait", "clients")),
+        **dict.fromkeys(("access", "limits", "wait", "cache", "clients")),
         **{"rules": [], "pages": False, "is_server": True, "verifies": False, "asks": [], "error_pages": [], "maintenance": None, "access_log": None},
         "max_body_size": None,
         "timeout": None,

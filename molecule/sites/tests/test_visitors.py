@@ -198,6 +198,15 @@ def test_somebody_who_was_too_quick_may_ask_again_when_it_says(ask):
     assert {ask("limited", "/free/").status for _number in range(20)} == {200}
 
 
+def test_all_addresses_of_a_network_of_ipv6_are_one_visitor(inside):
+    def outside(address):
+        return through(inside, "tried", "/outside/", X_Forwarded_For=address)[0]
+
+    assert [outside(f"2001:db8:0:7::{number}") for number in range(4)] == [200, 429, 429, 429]
+    assert outside("2001:db8:0:8::1") == 200
+    assert [outside(f"192.0.2.{number}") for number in range(1, 5)] == [200] * 4
+
+
 def test_an_address_that_is_excepted_may_ask_as_often_as_it_likes(ask, inside):
     assert Counter(ask("tried", "/outside/").status for _number in range(4))[429] >= 3
     assert [inside("tried", "/outside/")[0] for _number in range(4)] == [200] * 4
