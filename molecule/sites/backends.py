@@ -20,6 +20,8 @@ RUN = "/run/backends"
 NAME = "inner.example.test"
 
 go_on = threading.Event()
+down = threading.Event()
+asked: Counter[str] = Counter()
 posts: Counter[str] = Counter()
 
 
@@ -45,6 +47,16 @@ class Backend(BaseHTTPRequestHandler):
             self._say(302, {"Location": f"http://{self.headers['Host']}/login"})
         elif path.endswith("/away"):
             self._say(302, {"Location": f"http://{self.headers['Host']}{path}/from/here"})
+        elif "/kept/" in path:
+            self._kept(path)
+        elif path.endswith("/asked"):
+            self._say(body=json.dumps(asked).encode())
+        elif path.endswith("/down"):
+            down.set()
+            self._say()
+        elif path.endswith("/up"):
+            down.clear()
+            self._say()
         elif path.endswith("/own"):
             self._say(headers={"Strict-Transport-Security": "max-age=1", "X-Frame-Options": "DENY", "Content-Security-Policy": "default-src 'none'"})
         elif path.endswith("/missing"):
@@ -57,6 +69,19 @@ class Backend(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         posts[self.server.label] += 1
         self._say(read=len(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
+
+    def _kept(self, path: str) -> None:
+        """Say how often a path was asked for, in an answer that its last word describes; 503 while the backend is down."""
+        asked[path] += 1
+        if down.is_set():
+            self._say(503)
+            return
+        kinds = {"fresh": {"Cache-Control": "max-age=60"}, "brief": {"Cache-Control": "max-age=1"}, "private": {"Cache-Control": "private, max-age=60"}, "cookie": {"Set-Cookie": "a=b"}}
+        if path.endswith("/slow"):
+            # As long as it takes for others to ask for it as well.
+            go_on.clear()
+            go_on.wait(10)
+        self._say(headers=kinds.get(path.rpartition("/")[2]), body=f"answer {asked[path]}".encode())
 
     def _who(self) -> None:
         """Say whether a visitor gets in, by its cookie."""

@@ -87,6 +87,17 @@ options:
             V(/index.html) for an application of a single page, which finds its way itself.
           - Without it, or where there is no such file, the answer is 404.
         type: str
+      immutable:
+        description:
+          - Whether the files of O(sites[].root) or O(sites[].alias) never change under their names, as those that a bundler makes.
+            Browsers then keep them for a year, and do not ask again.
+          - If not given, it is found out file by file, by a hash of hexadecimal digits in the name, as in V(site.9ae1f9c10fb5.css).
+        type: bool
+      uploads:
+        description:
+          - Whether visitors have brought the files of O(sites[].root) or O(sites[].alias). They are shown, and no script in
+            them runs.
+        type: bool
       redirect:
         description:
           - An absolute URL that visitors are sent to.
@@ -140,6 +151,12 @@ options:
           fallback:
             description: As O(sites[].fallback), for this path.
             type: str
+          immutable:
+            description: As O(sites[].immutable), for this path.
+            type: bool
+          uploads:
+            description: As O(sites[].uploads), for this path.
+            type: bool
           redirect:
             description: As O(sites[].redirect), for this path.
             type: str

@@ -24,6 +24,8 @@ STANDARD: Mapping[str, Markup] = {
     "Referrer-Policy": Markup("$portico_referrer_policy"),
     "X-Request-ID": Markup("$portico_request_id_sent"),
     "Retry-After": Markup("$portico_retry_after"),
+    "Cache-Control": Markup("$portico_cache_control"),
+    "X-Cache": Markup("$upstream_cache_status"),
 }
 """What portico/headers.conf sends, with the variables of maps.conf that are empty where a backend's own is passed on."""
 _HSTS = "Strict-Transport-Security"
@@ -116,10 +118,17 @@ def promise(value: Mapping[str, t.Any] | None) -> str | None:
     return None if text == "max-age=63072000" else text
 
 
-def sends(*levels: Mapping[str, t.Any]) -> Sends:
+LASTING: t.Final = {"Cache-Control": Markup("$portico_lasting")}
+"""What a location of files sends that never change under their names."""
+UPLOADED: t.Final = {"Content-Security-Policy": Markup("$portico_uploaded")}
+"""What a location of files sends that visitors have brought."""
+
+
+def sends(*levels: Mapping[str, t.Any], instead: Mapping[str, str] | None = None) -> Sends:
     """Return what a level sends and holds back, all in all.
 
     :param levels: the site, and then the location, as they were written: headers, csp, csp_report_only, hide_headers.
+    :param instead: headers that count instead of those, whoever says them, name to variable.
     """
     said: dict[str, tuple[str, str]] = {}
     hidden: dict[str, str] = {}
@@ -130,6 +139,7 @@ def sends(*levels: Mapping[str, t.Any]) -> Sends:
                 written[header] = level[key]
         said.update({header.lower(): (header, text) for header, text in written.items()})
         hidden.update({header.lower(): header for header in level["hide_headers"] or []})
+    said.update({header.lower(): (header, text) for header, text in (instead or {}).items()})
     if levels[0].get("hsts") is not None:
         hidden[_HSTS.lower()] = _HSTS
     standard = not any(header.lower() in said for header in STANDARD)

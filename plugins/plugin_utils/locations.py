@@ -21,6 +21,9 @@ ANSWERS = ("app", "upstream", "proxy", "root", "alias", "redirect", "answer")
 HOW = ("max_body_size", "timeout", "unbuffered", "backend", "headers", "hide_headers", "csp", "csp_report_only", "access_log", *guards.KEYS)
 """What a site says for all of its locations, and each of them for itself."""
 
+OF_FILES = ("fallback", "immutable", "uploads")
+"""What a site that is nothing but files says of them, and otherwise the location that has some."""
+
 _NGINX_WAITS = 60
 """For so many seconds nginx waits for the next word of an answer, unless it is told otherwise (proxy_read_timeout)."""
 
@@ -49,12 +52,13 @@ def of_site(site: Entry, known: Known, of_its_block: Entry, mistake: Mistake) ->
     # A template of somebody's own may do something that has no key.
     if len(given) != 1 and (given or site["template"] is None):
         raise mistake(*_one_answer(given, (*ANSWERS, "locations")))
-    if site["locations"] and site["fallback"] is not None:
-        raise mistake("fallback", site["fallback"], "is for root. Say it in the location that has one.")
+    for key in OF_FILES:
+        if site["locations"] and site[key] is not None:
+            raise mistake(key, site[key], "is for files. Say it in the location that has them.")
     if site["locations"]:
         written = [(f"locations[{at}].", location) for at, location in enumerate(site["locations"])]
     else:
-        alone = {key: site[key] for key in (*ANSWERS, "fallback")}
+        alone = {key: site[key] for key in (*ANSWERS, *OF_FILES)}
         written = [("", {"path": "/", "exact": False, "extra_config": None, **dict.fromkeys(HOW), **alone})] if given else []
     locations = [each for prefix, location in written for each in _locations(site, location, of_its_block, prefix, known, mistake)]
     _refuse_shared_paths(mistake, locations)
@@ -77,10 +81,6 @@ def _added(extra: str | None) -> list[str]:
     return found
 
 
-def _sends(sends: headers.Sends, name: str) -> bool:
-    return any(header.lower() == name for header, _text in sends.headers)
-
-
 def says(level: Mapping[str, t.Any]) -> bool:
     """Return whether a site or a location says anything that is a directive of its block."""
     return any(level[key] is not None for key in ("max_body_size", "timeout", "unbuffered", "access_log"))
@@ -99,6 +99,11 @@ def _locations(site: Entry, location: Entry, of_its_block: Entry, prefix: str, k
     does, target = answers[0], location[answers[0]]
     if location["fallback"] is not None and does != "root":
         raise mistake(f"{prefix}fallback", location["fallback"], "is for files. Give it together with root.")
+    for key in ("immutable", "uploads"):
+        if location[key] is not None and does not in ("root", "alias"):
+            raise mistake(f"{prefix}{key}", location[key], "is for files. Give it together with root or alias.")
+    if location["uploads"] and location["csp"] is not None:
+        raise mistake(f"{prefix}csp", location["csp"], "is said by uploads too, which lets nothing in the files act. Take one of them out.")
     if prefix and location["backend"] is not None and does != "proxy":
         raise mistake(f"{prefix}backend", HIDDEN, "is for a proxy. An app is at its own socket, and an upstream says these things itself.")
     complete = _location(location, does, target, site, prefix, mistake)
@@ -133,8 +138,9 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         spoken = backends.proxied(target, backends.said(site["backend"], location["backend"], prefix, mistake), location, prefix, mistake)
     sends = None
     # nginx drops the headers of the server from a location that sends one of its own, and what is hidden alike.
-    if headers.says(location) or {"add_header", "proxy_hide_header"} & said(location["extra_config"]):
-        sends = headers.sends(site, location)
+    instead = {**(headers.LASTING if location["immutable"] else {}), **(headers.UPLOADED if location["uploads"] else {})}
+    if instead or headers.says(location) or {"add_header", "proxy_hide_header"} & said(location["extra_config"]):
+        sends = headers.sends(site, location, instead=instead)
     return {
         "path": path,
         "exact": location["exact"],
@@ -143,6 +149,7 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         "target": target,
         "rest": _rest(does, target),
         "fallback": location["fallback"],
+        "uploads": bool(location["uploads"]),
         "spoken": spoken,
         "tries": None,
         "waits": None,
@@ -156,7 +163,6 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         "policy": None,
         "rules": [],
         "pages": False,
-        "expires": not _sends(sends or headers.sends(site), "cache-control"),
         **{key: location[key] for key in ("max_body_size", "timeout", "unbuffered", "access_log", "extra_config")},
     }
 
@@ -194,7 +200,7 @@ def _static_locations(app: Mapping[str, t.Any], path: str, site: Entry) -> t.Ite
     """Walk the static folders of an app that is mounted at a path."""
     source = layout.app_source(app["name"])
     for below, folder in (app["static"] or {}).items():
-        plain = {"path": path.rstrip("/") + below, "exact": False, "fallback": None, "extra_config": None, **dict.fromkeys(HOW)}
+        plain = {"path": path.rstrip("/") + below, "exact": False, "extra_config": None, **dict.fromkeys((*OF_FILES, *HOW))}
         yield _location(plain, "static", f"{source}/{folder}/", site, "", _no_mistake)
 
 

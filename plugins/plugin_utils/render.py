@@ -29,7 +29,7 @@ _TEMPLATES = Path(__file__).parents[2] / "roles" / "nginx" / "templates"
 _NEEDS_NO_QUOTES = re.compile(r"[^\s;{}\"'\\#$]+")
 
 # One file a concern, in the order of their meaning for a reader; a site has a file of its own.
-_FILES = ("nginx.conf", "tls.conf", "visitors.conf", "maps.conf", "logs.conf", "headers.conf", "forwarded.conf", "proxy.conf", "acme.conf", "pages.conf", "http.conf", "default.conf")
+_FILES = ("nginx.conf", "tls.conf", "visitors.conf", "maps.conf", "logs.conf", "headers.conf", "files.conf", "forwarded.conf", "proxy.conf", "acme.conf", "pages.conf", "http.conf", "default.conf")
 _HTTP_LEVEL = ("nginx.conf", "tls.conf", "visitors.conf", "logs.conf")
 
 SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "access_log", "extra_config")
@@ -170,7 +170,7 @@ def once_at_http_level() -> set[str]:
 
 def _common(settings: Mapping[str, t.Any], host: Host) -> dict[str, t.Any]:
     complete = {**default_settings(), **settings}
-    return {"host": host, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, **complete, "pages": pages.STATUSES, "trusted_proxies": proxies.networks(complete["trusted_proxies"])}
+    return {"host": host, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, "apps_folder": layout.APPS, **complete, "pages": pages.STATUSES, "trusted_proxies": proxies.networks(complete["trusted_proxies"])}
 
 
 def _upstreams(site: Mapping[str, t.Any], sockets: Mapping[str, str]) -> dict[str, str]:

@@ -16,8 +16,8 @@ def site(**keys):
 
 def location(path, does, target, rest="", number=1):
     unsaid = dict.fromkeys(("fallback", "spoken", "tries", "waits", "sends", "max_body_size", "timeout", "unbuffered", "access_log", "extra_config", "access", "limits", "wait", "cache", "policy"))
-    guarded = {"rules": [], "pages": False, "is_server": False, "told": [], "guarded": False, "verifies": False}
-    return {"path": path, "exact": False, "number": number, "says": False, "does": does, "target": target, "rest": rest, "repeated": [], "expires": True, **unsaid, **guarded}
+    guarded = {"rules": [], "pages": False, "is_server": False, "told": [], "uploads": False, "guarded": False, "verifies": False}
+    return {"path": path, "exact": False, "number": number, "says": False, "does": does, "target": target, "rest": rest, "repeated": [], **unsaid, **guarded}
 
 
 def test_an_app_brings_its_static_folders():

@@ -1,0 +1,126 @@
+"""What is kept of a backend's answers, for whom, and how it is taken out."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+
+def until(happens, seconds=20):
+    """Ask until something has happened, and no longer than some seconds."""
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline
+
+
+@pytest.fixture
+def path():
+    """A path that nobody has asked for yet."""
+    return f"/kept/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def seen(ask):
+    """What became of a request: what the cache says, and the answer."""
+
+    def seen(path, **headers):
+        answer = ask("kept", path, **headers)
+        return answer.headers["X-Cache"], answer.text
+
+    return seen
+
+
+@pytest.fixture
+def asked(ask):
+    """How often the backend was asked for a path."""
+    return lambda path: json.loads(ask("main", "/backend/asked").text).get(path, 0)
+
+
+def test_what_says_nothing_of_it_is_kept_as_long_as_the_cache_says(seen, asked, path):
+    assert [seen(path) for _number in range(3)] == [("MISS", "answer 1"), ("HIT", "answer 1"), ("HIT", "answer 1")]
+    assert seen(f"{path}?page=2") == ("MISS", "answer 2")
+    assert asked(path) == 2
+
+
+def test_or_not_at_all(seen, path):
+    said = f"/said{path}"
+    assert [seen(said) for _number in range(2)] == [("MISS", "answer 1"), ("MISS", "answer 2")]
+    assert [seen(f"{said}/fresh") for _number in range(2)] == [("MISS", "answer 1"), ("HIT", "answer 1")]
+
+
+@pytest.mark.parametrize("kind", ["private", "cookie"])
+def test_what_is_for_one_visitor_is_not_kept(seen, path, kind):
+    assert [seen(f"{path}/{kind}") for _number in range(2)] == [("MISS", "answer 1"), ("MISS", "answer 2")]
+
+
+@pytest.mark.parametrize("known", [{"Cookie": "sessionid=1"}, {"Cookie": "a=b; sessionid=1"}, {"Cookie": "a=b;sessionid=1"}, {"Authorization": "Bearer 0"}, {"Authorization": "0"}])
+def test_who_is_known_gets_an_answer_of_its_own(seen, path, known):
+    assert seen(path, **known) == ("BYPASS", "answer 1")
+    assert seen(path) == ("MISS", "answer 2")
+    assert seen(path, **known) == ("BYPASS", "answer 3")
+    assert seen(path, Cookie="theme=dark") == ("HIT", "answer 2")
+
+
+def test_in_a_cache_that_names_none_any_cookie_tells_who_somebody_is(seen, path):
+    rush = f"/rush{path}/fresh"
+    assert seen(rush, Cookie="theme=dark") == ("BYPASS", "answer 1")
+    assert [seen(rush) for _number in range(2)] == [("MISS", "answer 2"), ("HIT", "answer 2")]
+
+
+def test_a_path_may_be_without(seen, path):
+    assert [seen(f"/none{path}") for _number in range(2)] == [(None, "answer 1"), (None, "answer 2")]
+
+
+def test_what_is_posted_is_never_kept(visitor, name, seen, path):
+    assert seen(path) == ("MISS", "answer 1")
+    answers = [visitor.post(f"https://kept.{name}.example.test{path}", {"a": "b"}) for _number in range(2)]
+    assert [answer.status for answer in answers] == [200, 200] and all("read" in answer.text for answer in answers)
+
+
+def test_of_many_who_ask_at_once_one_is_led_on(seen, asked, ask, path):
+    slow = f"{path}/slow"
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(seen, slow) for _number in range(8)]
+        until(lambda: asked(slow))
+        ask("main", "/backend/go")
+        bodies = {answer.result()[1] for answer in answers}
+    assert bodies == {"answer 1"} and asked(slow) == 1
+
+
+def test_a_backend_that_is_down_is_not_missed(seen, ask, path):
+    brief = f"{path}/brief"
+    assert seen(brief) == ("MISS", "answer 1")
+    try:
+        ask("main", "/backend/down")
+        # Fresh for a second; then it is asked again in vain, behind what visitors get.
+        met = set()
+        until(lambda: met.add(seen(brief)) or ("STALE", "answer 1") in met)
+        assert met <= {("HIT", "answer 1"), ("UPDATING", "answer 1"), ("STALE", "answer 1")}
+        assert ask("kept", f"{path}/fresh").status == 503
+    finally:
+        ask("main", "/backend/up")
+    until(lambda: seen(brief)[1] != "answer 1")
+
+
+def purge(play, name, flags=(), **variables):
+    run = play("../../playbooks/nginx_purge.yml", "--limit", name, "--extra-vars", json.dumps({"portico_hosts": "web", **variables}), *flags)
+    return run, run.changed.get(name)
+
+
+def test_what_is_taken_out_is_asked_for_anew(seen, play, name, path):
+    for at in (path, f"{path}/b", f"{path}?c"):
+        seen(at)
+    url = f"https://kept.{name}.example.test{path}"
+    assert purge(play, name, ["--check"], nginx_cache="pages", nginx_urls=[url])[1] == 1 and seen(path)[0] == "HIT"
+    assert purge(play, name, nginx_cache="pages", nginx_urls=[url])[1] == 1
+    assert (seen(path)[0], seen(f"{path}/b")[0], seen(f"{path}?c")[0]) == ("MISS", "HIT", "HIT")
+    assert purge(play, name, nginx_cache="pages", nginx_urls=[f"{url}*"])[1] == 1
+    assert (seen(path)[0], seen(f"{path}/b")[0], seen(f"{path}?c")[0]) == ("MISS", "MISS", "MISS")
+    assert purge(play, name, nginx_cache="pages")[1] == 1
+    assert purge(play, name, nginx_cache="pages")[1] == 0
+    run, _changed = purge(play, name, nginx_cache="pgaes")
+    assert not run.ok and "pages (scope main)" in run.output, run.output

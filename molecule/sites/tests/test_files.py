@@ -1,0 +1,69 @@
+"""Files that nginx serves itself: for how long they are kept, what is closed, and what visitors have brought."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+FOR_EVER = "public, max-age=31536000, immutable"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kept"),
+    [
+        ("/site.9ae1f9c10fb5.css", 200, [FOR_EVER]),
+        ("/photo.20260101.txt", 200, []),
+        ("/index.html", 200, []),
+        ("/missing.9ae1f9c10fb5.css", 404, []),
+        ("/assets/index-DiwrgTda.js", 200, [FOR_EVER]),
+        ("/assets/missing.js", 404, []),
+        ("/dated/site.9ae1f9c10fb5.css", 200, ["no-store"]),
+    ],
+)
+def test_what_has_its_hash_in_its_name_is_kept_for_ever(ask, path, status, kept):
+    answer = ask("files", path)
+    assert (answer.status, answer.headers.get_all("Cache-Control") or []) == (status, kept)
+    assert answer.headers["X-Frame-Options"] == "SAMEORIGIN" and answer.headers.get_all("Strict-Transport-Security") == ["max-age=63072000"]
+
+
+def test_it_is_kept_too_where_it_has_not_changed(ask):
+    first = ask("files", "/site.9ae1f9c10fb5.css")
+    again = ask("files", "/site.9ae1f9c10fb5.css", If_None_Match=first.headers["ETag"])
+    assert (again.status, again.headers["Cache-Control"]) == (304, FOR_EVER)
+
+
+@pytest.mark.parametrize("path", ["/.env", "/.git/config", "/.git/", "/media/.env", "/%2egit/config", "//.git/config"])
+def test_what_begins_with_a_dot_is_not_for_visitors(ask, path):
+    answer = ask("files", path)
+    assert answer.status == 404 and "git/config" not in answer.text
+
+
+def test_but_what_is_well_known_is(ask):
+    assert ask("files", "/.well-known/security.txt").text == "www/.well-known/security.txt\n"
+
+
+def test_a_file_that_lies_there_compressed_is_sent_so(host, name):
+    url = f"https://files.{name}.example.test/zeros.txt"
+    sent = "curl --silent --insecure --output /dev/null --write-out '%%{size_download} %%{content_type}' "
+    packed = host.check_output("stat --format %%s /srv/files/www/zeros.txt.gz")
+    assert host.check_output(sent + "--header 'Accept-Encoding: gzip' %s", url) == f"{packed} text/plain"
+    assert host.check_output(sent + "%s", url) == "100000 text/plain"
+
+
+def test_who_asks_for_a_part_gets_it(ask):
+    answer = ask("files", "/index.html", Range="bytes=4-8")
+    assert (answer.status, answer.text, answer.headers["Content-Range"]) == (206, "index", "bytes 4-8/15")
+
+
+def test_text_is_compressed_while_it_is_sent(visitor, name):
+    answer = visitor.get(f"https://files.{name}.example.test/zeros.txt", Accept_Encoding="gzip")
+    assert answer.headers["Content-Encoding"] == "gzip" and "Accept-Encoding" in answer.headers["Vary"]
+    assert gzip.decompress(answer.body) == b"\0" * 100_000
+
+
+@pytest.mark.parametrize(("path", "sandboxed"), [("/media/page.html", True), ("/media/drawing.svg", True), ("/media/a.txt", True), ("/media/picture.png", False)])
+def test_nothing_that_visitors_have_brought_acts_in_the_sites_name(ask, path, sandboxed):
+    answer = ask("files", path)
+    assert answer.status == 200 and answer.headers.get_all("X-Content-Type-Options") == ["nosniff"]
+    assert [("sandbox" in policy, "default-src 'none'" in policy) for policy in answer.headers.get_all("Content-Security-Policy") or []] == [(True, True)] * sandboxed
