@@ -51,6 +51,7 @@ HARMLESS: dict[str, Any] = {
     "cache": "pages",
     "size": "20m",
     "private_cookies": "sessionid",
+    "redirects_file": "moved.txt",
     "allow": "192.0.2.0/24",
     "deny": "192.0.2.9",
     "password": "correct horse",
@@ -142,7 +143,7 @@ def named(option: str, key: str, value: str) -> dict[str, Any]:
 _EITHER = {"password": "password_hash", "password_hash": "password"}
 
 
-_HARMLESS_THERE = {"error_pages.header": "404", "error_pages.value": "/srv/www/404.html"}
+_HARMLESS_THERE = {"redirects.header": "/old", "redirects.value": "/new", "error_pages.header": "404", "error_pages.value": "/srv/www/404.html"}
 
 
 def harmless(key: str) -> str:

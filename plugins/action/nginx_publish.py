@@ -8,7 +8,7 @@ import typing as t
 from collections.abc import Mapping
 
 from ansible_collections.portico.web.plugins.module_utils.generation import differences, digests, files_of, pack, with_part
-from ansible_collections.portico.web.plugins.plugin_utils import apps, entries, lists, named, render, sites
+from ansible_collections.portico.web.plugins.plugin_utils import apps, controller, entries, lists, named, render, sites
 from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction, Templated, diffs
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem
 
@@ -65,7 +65,7 @@ class ActionModule(PorticoAction):
             wanted_sites = checked.sites
         else:
             wanted_sites = sites.normalise_sites(options["sites"], known_apps, named=known)
-            sites.check_templates(wanted_sites, self._loader.path_dwim)
+            sites.read_files(wanted_sites, self._loader.path_dwim, controller.reader(self._loader))
         sites.check_settings(options)
         return known_apps, known, wanted_sites
 

@@ -293,6 +293,23 @@ options:
             description: After how many seconds visitors are told to come back.
             type: int
             default: 300
+      redirects:
+        description:
+          - What has moved on the site, path to where it leads, which is a URL or a path of the same site. The query goes along.
+          - It is answered before O(sites[].access) is looked at.
+          - Capitals make no difference in the path that has moved.
+        type: dict
+      redirects_file:
+        description:
+          - A file on the controller, absolute or beside the playbook, with more of them, for hundreds and thousands. Each line has
+            a path, a blank, and where it leads; one that begins with C(#) is passed over.
+        type: str
+      trailing_slash:
+        description:
+          - Whether visitors are led to the same path with a slash at its end (V(add), where its last name has no dot) or without one
+            (V(remove)). If not given, the two are different paths, and what answers knows best.
+        type: str
+        choices: [add, remove]
       headers: *headers
       hide_headers: *hide_headers
       csp: *csp

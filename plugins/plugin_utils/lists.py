@@ -82,7 +82,7 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
     known = named.normalise({key: variables[name] for key, name in of_sites.items() if name in variables})
     if "nginx_sites" in variables:
         wanted_sites = sites.normalise_sites(variables["nginx_sites"], known_apps or [], named=known)
-        sites.check_templates(wanted_sites, resolve)
+        sites.read_files(wanted_sites, resolve, read_text)
     sites.check_settings({name.removeprefix("nginx_"): variables[name] for name in variables_of_ours() if name.startswith("nginx_") and name in variables})
     of_certbot = {name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables}
     if of_certbot:

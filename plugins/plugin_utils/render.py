@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN, indented, statements
-from ansible_collections.portico.web.plugins.plugin_utils import access, caches, entries, guards, limits, own_templates, pages, proxies
+from ansible_collections.portico.web.plugins.plugin_utils import access, caches, entries, guards, limits, moves, own_templates, pages, proxies
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 _TEMPLATES = Path(__file__).parents[2] / "roles" / "nginx" / "templates"
@@ -101,6 +101,10 @@ def scope_files(scope: str, named: Named, sites: Sequence[Mapping[str, t.Any]] =
     counted = _by_name(limit for level in levels for limit in level["limits"] or [])
     files = access.password_files(scope, _by_name(level["access"] for level in levels if level["access"]), passwords or {})
     shared = {"upstreams": list(named["upstreams"].values()), "promises": promises, "closed": closed, "limits": [limits.counted(scope, limit) for limit in counted], "caches": list(_kept(scope, sites).values())}
+    for site in sites:
+        if site["moved"]:
+            files[moves.file(scope, site)] = _environment().get_template("redirects.conf.j2").render(site=site, moves=moves.listed(site["moved"]))
+    shared["moved"] = [(site["name"], moves.variable(scope, site), moves.file(scope, site)) for site in sites if site["moved"]]
     if any(shared.values()):
         files[f"scopes/{scope}.conf"] = _environment().get_template("scope.conf.j2").render(scope=scope, **shared)
     return files
@@ -130,7 +134,8 @@ def site_files(
     sockets = {app["name"]: layout.app_socket(app["name"]) for app in apps}
     files = {}
     for site in sites:
-        values = {**common, "site": site, "upstreams": _upstreams(site, sockets)}
+        leads = [*([moves.variable(scope, site)] if site["moved"] else []), *([f"$portico_slash_{site['trailing_slash']}"] if site["trailing_slash"] else [])]
+        values = {**common, "site": site, "upstreams": _upstreams(site, sockets), "leads": leads}
         if site["template"] is None:
             text = template.render(values)
         else:
@@ -223,6 +228,15 @@ def bare(value: t.Any) -> Markup:
     return text
 
 
+def within(value: t.Any) -> Markup:
+    """Return a value that stands in the middle of a token that is quoted already: C("$scheme://{{ rest | within }}").
+
+    :raises ValueError: for a value that no token can carry.
+    """
+    token(value)
+    return Markup(str(value).replace("\\", "\\\\").replace('"', '\\"'))
+
+
 def _level(text: str, level: int) -> Markup:
     """Return directives of ours, a line each, in a block of that depth.
 
@@ -251,6 +265,7 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     environment.filters["bare"] = bare
+    environment.filters["within"] = within
     environment.filters["level"] = _level
     environment.filters["indented"] = lambda text, level: Markup(indented(text, level).removesuffix("\n"))
     return environment

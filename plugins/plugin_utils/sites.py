@@ -10,7 +10,7 @@ import typing as t
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, guards, headers, locations, pages, proxies
+from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, guards, headers, locations, moves, pages, proxies
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, PorticoError, problem, shown
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
@@ -36,12 +36,16 @@ def normalise_sites(
     return normalised
 
 
-def check_templates(sites: list[Entry], resolve: Callable[[str], str], variable: str = "nginx_sites") -> None:
-    """Refuse a template that the controller does not have.
+def read_files(sites: list[Entry], resolve: Callable[[str], str], read_text: Callable[[str], str], variable: str = "nginx_sites") -> None:
+    """Read what sites have in files of the controller, and refuse what is not there.
 
     :param resolve: makes a path absolute that was written beside the playbook.
+    :param read_text: returns the text of a file on the controller; L(controller.reader) makes one.
+    :raises PorticoError: at the first mistake.
     """
     for site in sites:
+        if site["redirects_file"] is not None:
+            site["moved"] = moves.of_site(site, read_text, lambda key, value, why, name=site["name"]: problem(variable, name, key, value, why))
         if site["template"] is not None and not os.path.isfile(resolve(site["template"])):
             raise problem(variable, site["name"], "template", site["template"], f"is not a file on the controller (looked for {resolve(site['template'])}).")
 
@@ -135,9 +139,10 @@ def _site(variable: str, site: Entry, known: locations.Known) -> Entry:
         **block,
         **pages.of_site(site),
         **over_all,
-        "says": bool(block["access"] or block["limits"] or block["cache"] or over_all["clients"] or site["maintenance"]) or locations.says(site) or bool(sends.hidden) or (not site["tls"] and (sends != headers.NOTHING_MORE or "add_header" in locations.said(site["extra_config"]))),
+        "moved": site["redirects"] or {},
+        "says": bool(block["access"] or block["limits"] or block["cache"] or over_all["clients"] or site["maintenance"] or site["redirects"] or site["redirects_file"] or site["trailing_slash"]) or locations.says(site) or bool(sends.hidden) or (not site["tls"] and (sends != headers.NOTHING_MORE or "add_header" in locations.said(site["extra_config"]))),
         "locations": guards.of_all(found, block, over_all),
-        **{key: site[key] for key in ("max_body_size", "timeout", "unbuffered", "access_log", "extra_config", "template")},
+        **{key: site[key] for key in ("max_body_size", "timeout", "unbuffered", "access_log", "trailing_slash", "redirects", "redirects_file", "extra_config", "template")},
     }
 
 
@@ -194,5 +199,7 @@ _FORMATS: Mapping[str, entries.Format] = {
     "maintenance.allow": formats.network,
     "maintenance.open": formats.url_path,
     "template": formats.printable,
+    "redirects": moves.redirects,
+    "redirects_file": formats.printable,
     **locations.FORMATS,
 }

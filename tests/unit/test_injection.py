@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 from collections import Counter
+from urllib.parse import unquote
 
 import crossplane
 import hostile
@@ -24,15 +25,16 @@ APPS = [{"name": "shop", "static": {"/static/": "staticfiles"}}]
 SETTINGS = {"http_port": 80, "https_port": 443, "extra_config": ""}
 PAGES = [("include", ["portico/pages.conf"], [])]
 MAPS = ("map", "geo")
-# A template is a path on the controller, and never text of nginx's.
-KEYS = [key for key in hostile.text_keys(entries.options("nginx_publish", "sites")) if key != "template"]
+# These are paths on the controller, and never text of nginx's.
+KEYS = [key for key in hostile.text_keys(entries.options("nginx_publish", "sites")) if key not in ("template", "redirects_file")]
 NAMED_KEYS = {option: list(hostile.text_keys(entries.options("nginx_publish", option))) for option in named.LISTS}
 
 
 def rendered(site):
     complete = normalise_sites([site], APPS, named=named.normalise({option: [entry] for option, entry in hostile.NAMED.items()}))
     files = {**render.scope_files("main", named.normalise({}), complete), **render.site_files(complete, APPS, render.Host(), SETTINGS)}
-    return "".join(text for path, text in files.items() if path.endswith(".conf"))
+    # A table of redirects is included inside of a map.
+    return "".join(f"map a b {{\n{text}}}\n" if path.startswith("redirects/") else text for path, text in files.items() if path.endswith(".conf"))
 
 
 def rendered_named(option, entry):
@@ -169,6 +171,8 @@ def _written(key, value):
     last = key.rpartition(".")[2]
     if last == "open":
         return re.escape(value)
+    if key == "redirects.header":
+        return unquote(value)
     if last == "private_cookies":
         return re.escape(value.removesuffix("*"))
     if last in ("allow", "deny", "except"):

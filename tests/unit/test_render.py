@@ -189,7 +189,7 @@ def test_templates_quote_or_say_why_not():
     for template in render._TEMPLATES.glob("*.j2"):
         for before, expression, after in re.findall(r"(.?)\{\{ (.*?) \}\}(.?)", template.read_text(encoding="utf-8")):
             alone = before in ("", " ") and after in ("", " ", ";")
-            assert alone or expression.endswith(("| bare", "| safe")) or template.name == "location_redirect.conf.j2", f"{template.name}: {expression}"
+            assert alone or expression.endswith(("| bare", "| safe", "| within")) or template.name == "location_redirect.conf.j2", f"{template.name}: {expression}"
 
 
 def test_extra_config_stands_in_its_block(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
-from ansible_collections.portico.web.plugins.plugin_utils.sites import certificates, check_settings, check_templates, normalise_sites, wanted_certificates
+from ansible_collections.portico.web.plugins.plugin_utils.sites import certificates, check_settings, normalise_sites, read_files, wanted_certificates
 
 APPS = [{"name": "shop", "static": {"/static/": "staticfiles"}}, {"name": "blog", "static": None}]
 
@@ -35,7 +35,7 @@ def test_an_app_brings_its_static_folders():
         "sends": (True, [], []),
         "says": False,
         **dict.fromkeys(("access", "limits", "wait", "cache", "clients")),
-        **{"rules": [], "pages": False, "is_server": True, "verifies": False, "asks": [], "error_pages": [], "maintenance": None, "access_log": None},
+        **{"rules": [], "pages": False, "is_server": True, "verifies": False, "asks": [], "error_pages": [], "maintenance": None, "access_log": None, "moved": {}, "trailing_slash": None, "redirects": None, "redirects_file": None},
         "max_body_size": None,
         "timeout": None,
         "unbuffered": None,
@@ -188,6 +188,6 @@ def test_a_site_with_a_template_need_not_say_what_it_does(tmp_path):
     (complete,) = normalise_sites([site(app=None, template="own.conf.j2")], APPS)
     assert complete["locations"] == [] and complete["template"] == "own.conf.j2"
     with pytest.raises(PorticoError, match=r'key "template": "own.conf.j2" is not a file on the controller'):
-        check_templates([complete], lambda path: str(tmp_path / path))
+        read_files([complete], lambda path: str(tmp_path / path), None)
     (tmp_path / "own.conf.j2").write_text("")
-    check_templates([complete], lambda path: str(tmp_path / path))
+    read_files([complete], lambda path: str(tmp_path / path), None)

@@ -1,0 +1,137 @@
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What has moved: single paths that lead elsewhere, a few in the list or thousands from a file."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+import zlib
+from collections.abc import Callable, Mapping
+from urllib.parse import unquote
+
+from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN
+from ansible_collections.portico.web.plugins.plugin_utils import formats, urls
+from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, Mistake, shown
+
+Moves = dict[str, str]
+"""Path -> where it leads: a URL, or a path of the same site."""
+
+_LONGEST = 900
+"""Bytes of a path: what nginx's table of them has room for (map_hash_bucket_size in nginx.conf)."""
+_OURS = ("/.well-known/acme-challenge/", "/.portico/")
+
+
+class Move(t.NamedTuple):
+    """One of them, as nginx is told of it."""
+
+    path: str
+    target: str
+    is_here: bool
+    """Whether the target is a path of the site itself."""
+    keeps_query: bool
+
+
+class _Table:
+    def __init__(self) -> None:
+        self.moves: Moves = {}
+        self._seen: set[str] = set()
+
+    def add(self, old: object, new: object) -> None:
+        """Add one, in its final form.
+
+        :raises ValueError: with the end of the message.
+        """
+        if not isinstance(old, str) or not isinstance(new, str):
+            raise ValueError("which are not two texts. Write each in quotes.")
+        path, target = _path(old), _target(new)
+        if path == target:
+            raise ValueError("which leads to itself. Take it out.")
+        # nginx looks them up without regard to case.
+        if path.lower() in self._seen:
+            raise ValueError("whose path has been said before (capitals make no difference). Keep one.")
+        self._seen.add(path.lower())
+        self.moves[path] = target
+
+
+def redirects(value: Mapping[t.Any, t.Any]) -> Moves:
+    """Return what has moved, as the list says it."""
+    table = _Table()
+    for old, new in value.items():
+        try:
+            table.add(old, new)
+        except ValueError as error:
+            raise ValueError(f"has {shown(old)}: {shown(new)}, {error}") from error
+    return table.moves
+
+
+def of_site(site: Entry, read_text: Callable[[str], str], mistake: Mistake) -> Moves:
+    """Return all that has moved, what is in a site's file included.
+
+    :param site: complete.
+    :param read_text: returns the text of a file on the controller; L(controller.reader) makes one.
+    :raises PorticoError: naming the line.
+    """
+    name = site["redirects_file"]
+    if name is None:
+        return site["redirects"] or {}
+    try:
+        written = read_text(name).splitlines()
+    except (OSError, ValueError) as error:
+        why = (error.strerror or "it is no file") if isinstance(error, OSError) else str(error)
+        raise mistake("redirects_file", name, f"cannot be read on the controller: {why}. Give the path of a file with a redirect a line, absolute or beside the playbook.") from error
+    table = _Table()
+    for old, new in (site["redirects"] or {}).items():
+        table.add(old, new)
+    for number, line in enumerate(written, start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            if len(words) != 2:
+                raise ValueError("which is not a path and where it leads. Write the two with a blank between them, and blanks inside of them as %20.")
+            table.add(*words)
+        except ValueError as error:
+            raise mistake("redirects_file", name, f"has in line {number} {shown(line.strip())}, {error}") from error
+    return table.moves
+
+
+def variable(scope: str, site: Entry) -> str:
+    """Return the variable that has where a path of a site leads."""
+    # Two names that differ in their hyphens and dots alone are two variables.
+    return f"$portico_moved_{zlib.crc32('/'.join((scope, site['name'])).encode()):08x}"
+
+
+def file(scope: str, site: Entry) -> str:
+    """Return the path of the table inside the generation."""
+    return f"redirects/{scope}~{site['name']}.conf"
+
+
+def listed(moves: Moves) -> list[Move]:
+    """Return them as the template writes them."""
+    return [Move(old, new, new.startswith("/"), not {"?", "#"} & set(new)) for old, new in sorted(moves.items())]
+
+
+def _path(old: str) -> str:
+    if not old.startswith("/") or "?" in old or "#" in old:
+        raise ValueError("whose path is none. Begin with a slash, and leave queries away: they are passed on.")
+    path = unquote(old)
+    formats.printable(path)
+    if "$" in path or "//" in path or {".", ".."} & set(path.split("/")) or "\ufffd" in path:
+        raise ValueError("whose path nobody asks for. Take out '$', '//', '.' and '..'.")
+    if path.startswith(_OURS):
+        raise ValueError("whose path is Portico's own. Take it out.")
+    if len(path.encode()) > _LONGEST:
+        raise ValueError(f"whose path is longer than {_LONGEST} bytes. Shorten it.")
+    return path
+
+
+def _target(new: str) -> str:
+    if new.startswith("/") and not new.startswith("//"):
+        formats.printable(new)
+        if not new.isascii() or re.search(r"[\s$\"\\<>^`{|}]", new):
+            raise ValueError("which leads to a path with a character that no URL has. Percent-encode it.")
+        return new
+    if len(new.encode()) > LONGEST_TOKEN // 2:
+        raise ValueError("which leads to a URL that is too long for nginx. Shorten it.")
+    return urls.redirect(new)
