@@ -32,6 +32,7 @@ class ActionModule(PorticoAction):
             _refuse_shared(state, options["scope"], wanted_sites)
             settings, owner = _settings(state, options)
             host = _host(state)
+            _refuse_what_it_cannot(state, settings)
             base = render.base(settings, host)
             scope = options["scope"]
             own = render.scope_files(scope, known, wanted_sites, state["passwords"])
@@ -124,6 +125,12 @@ def _settings(state: State, options: Options) -> tuple[dict[str, t.Any], str | N
     return own, options["scope"]
 
 
+def _refuse_what_it_cannot(state: State, settings: dict[str, t.Any]) -> None:
+    if settings["http3"] and state["installed"] and not state["http3"]:
+        version = ".".join(map(str, state["version"]))
+        raise PorticoError(f"nginx_http3: true needs nginx 1.25.0 or newer, built with HTTP/3, and this host's is {version} without it. Take it out, or say it only for hosts that can (Debian 13 is one).")
+
+
 def _refuse_to_take_over(state: State) -> None:
     """Refuse a host on which somebody wrote an nginx.conf that does more than the packaged one."""
     lost = state["strangers"]["main"]
@@ -164,4 +171,4 @@ def _host(state: State) -> render.Host:
     theirs = {"taken_listens": tuple(state["strangers"]["default_servers"]), "taken_directives": tuple(state["strangers"]["directives"])}
     if not state["installed"]:
         return render.Host(ipv6=state["ipv6"], **theirs)
-    return render.Host(tuple(state["version"]), tuple(state["openssl"]), state["ipv6"], **theirs)
+    return render.Host(tuple(state["version"]), tuple(state["openssl"]), state["ipv6"], state["http3"], **theirs)

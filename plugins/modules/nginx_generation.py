@@ -272,7 +272,7 @@ class Nginx:
     # ---- reading
 
     def read(self) -> dict[str, t.Any]:
-        version, openssl = self._versions()
+        version, openssl, http3 = self._versions()
         number = store.live_number()
         default_site = self._has_pristine_default_site()
         active, enabled = self._unit()
@@ -283,6 +283,7 @@ class Nginx:
             "installed": self.binary is not None,
             "version": version,
             "openssl": openssl,
+            "http3": http3,
             "ipv6": _has_ipv6(),
             "generation": number,
             "serving": _serving(),
@@ -627,11 +628,12 @@ class Nginx:
         known = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
         return known.get("ActiveState") in ("active", "reloading"), known.get("UnitFileState") in ENABLED
 
-    def _versions(self) -> tuple[list[int], list[int]]:
+    def _versions(self) -> tuple[list[int], list[int], bool]:
+        """Return nginx's version, its OpenSSL's, and whether it was built with HTTP/3."""
         if self.binary is None:
-            return [], []
+            return [], [], False
         _rc, _out, err = self.module.run_command([self.binary, "-V"])
-        return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err)
+        return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err), "--with-http_v3_module" in err.split()
 
 
 def _serving() -> int | None:

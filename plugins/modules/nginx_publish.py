@@ -17,7 +17,7 @@ description:
     refuses, the old configuration stays, or comes back, and the task fails in nginx's own words.
   - What other people have in C(conf.d), C(sites-enabled) and C(snippets) goes on as before. A default server or a
     directive of the http level that is there already counts, and ours gives way.
-  - Settings that there is one of for the whole host (O(http_port), O(https_port), O(trusted_proxies), O(access_log), O(extra_config)) belong to the scope
+  - Settings that there is one of for the whole host (O(http_port), O(https_port), O(trusted_proxies), O(tls_profile), O(http3), O(access_log), O(extra_config)) belong to the scope
     that sets them to something else than their defaults. A second scope that does so is refused.
   - A site with O(sites[].tls) is served with its certificate, and with a self-signed placeholder until there is one.
     With the placeholder nothing permanent is sent (no 301, no HSTS) and the site works on the plain port too.
@@ -669,6 +669,21 @@ options:
         O(trusted_proxies) counts.
     type: str
     default: X-Forwarded-For
+  tls_profile:
+    description:
+      - Which of Mozilla's profiles for TLS is spoken (guideline 6.0), both with the post-quantum group X25519MLKEM768 where the
+        host's OpenSSL has it.
+      - V(intermediate) reaches everything that is younger than ten years or so, V(modern) only what speaks TLS 1.3.
+    type: str
+    choices: [intermediate, modern]
+    default: intermediate
+  http3:
+    description:
+      - Whether sites are served over HTTP/3 as well, and tell browsers so. O(https_port) has to be open for UDP.
+      - It needs nginx 1.25.0 or newer, built with HTTP/3, as Debian has it since version 13. A reload of nginx ends connections of
+        this kind, which browsers then make anew.
+    type: bool
+    default: false
   access_log:
     description:
       - How requests are logged where no site says anything else, into C(/var/log/nginx/access.log) (V(combined)) or

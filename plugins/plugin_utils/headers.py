@@ -25,6 +25,7 @@ STANDARD: Mapping[str, Markup] = {
     "X-Request-ID": Markup("$portico_request_id_sent"),
     "Retry-After": Markup("$portico_retry_after"),
     "Cache-Control": Markup("$portico_cache_control"),
+    "Alt-Svc": Markup("$portico_alternative"),
     "X-Cache": Markup("$upstream_cache_status"),
 }
 """What portico/headers.conf sends, with the variables of maps.conf that are empty where a backend's own is passed on."""

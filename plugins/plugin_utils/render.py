@@ -32,7 +32,7 @@ _NEEDS_NO_QUOTES = re.compile(r"[^\s;{}\"'\\#$]+")
 _FILES = ("nginx.conf", "tls.conf", "visitors.conf", "maps.conf", "logs.conf", "headers.conf", "files.conf", "forwarded.conf", "proxy.conf", "acme.conf", "pages.conf", "http.conf", "default.conf")
 _HTTP_LEVEL = ("nginx.conf", "tls.conf", "visitors.conf", "logs.conf")
 
-SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "access_log", "extra_config")
+SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "tls_profile", "http3", "access_log", "extra_config")
 """The options of nginx_publish that there is one of for a whole host."""
 
 
@@ -47,13 +47,17 @@ class Host:
     version: tuple[int, ...] = (99,)
     openssl: tuple[int, ...] = (99,)
     ipv6: bool = True
+    http3: bool = True
     taken_listens: tuple[str, ...] = ()
     taken_directives: tuple[str, ...] = ()
 
     def listens(self, port: int) -> list[str]:
         """Return the addresses, all of a port, at which the default server can be ours."""
-        candidates = {f"0.0.0.0:{port}": str(port), **({f"[::]:{port}": f"[::]:{port}"} if self.ipv6 else {})}
-        return [written for address, written in candidates.items() if address not in self.taken_listens]
+        return [written for written in self.addresses(port) if (written if written.startswith("[") else f"0.0.0.0:{written}") not in self.taken_listens]
+
+    def addresses(self, port: int) -> list[str]:
+        """Return all addresses of a port, as C(listen) has them."""
+        return [str(port), *([f"[::]:{port}"] if self.ipv6 else [])]
 
     @property
     def has_http2_directive(self) -> bool:

@@ -49,7 +49,7 @@ def test_a_mistake_is_told(keys, message):
 def test_a_header_replaces_a_safe_one_and_a_backends():
     sends = only(headers={"x-frame-options": "DENY", "Referrer-Policy": "", "X-A": "b"}).get("sends")
     assert not sends.standard
-    kept = [("X-Content-Type-Options", "$portico_content_type_options"), ("X-Request-ID", "$portico_request_id_sent"), ("Retry-After", "$portico_retry_after"), ("Cache-Control", "$portico_cache_control"), ("X-Cache", "$upstream_cache_status")]
+    kept = [("X-Content-Type-Options", "$portico_content_type_options"), ("X-Request-ID", "$portico_request_id_sent"), ("Retry-After", "$portico_retry_after"), ("Cache-Control", "$portico_cache_control"), ("Alt-Svc", "$portico_alternative"), ("X-Cache", "$upstream_cache_status")]
     assert sends.headers == [*kept, ("x-frame-options", "DENY"), ("X-A", "b")]
     assert sends.hidden == ["X-A", "x-frame-options"]
 
