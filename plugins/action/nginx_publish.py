@@ -68,6 +68,7 @@ class ActionModule(PorticoAction):
             wanted_sites = sites.normalise_sites(options["sites"], known_apps, named=known)
             sites.read_files(wanted_sites, self._loader.path_dwim, controller.reader(self._loader))
         sites.check_settings(options)
+        sites.check_together(options)
         return known_apps, known, wanted_sites
 
     def _state(self, options: Options, task_vars: dict[str, t.Any]) -> State:

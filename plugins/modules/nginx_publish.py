@@ -17,7 +17,7 @@ description:
     refuses, the old configuration stays, or comes back, and the task fails in nginx's own words.
   - What other people have in C(conf.d), C(sites-enabled) and C(snippets) goes on as before. A default server or a
     directive of the http level that is there already counts, and ours gives way.
-  - Settings that there is one of for the whole host (O(http_port), O(https_port), O(trusted_proxies), O(tls_profile), O(http3), O(access_log), O(extra_config)) belong to the scope
+  - Settings that there is one of for the whole host (O(http_port), O(https_port), O(trusted_proxies), O(proxy_protocol), O(tls_profile), O(http3), O(access_log), O(extra_config)) belong to the scope
     that sets them to something else than their defaults. A second scope that does so is refused.
   - A site with O(sites[].tls) is served with its certificate, and with a self-signed placeholder until there is one.
     With the placeholder nothing permanent is sent (no 301, no HSTS) and the site works on the plain port too.
@@ -669,6 +669,12 @@ options:
         O(trusted_proxies) counts.
     type: str
     default: X-Forwarded-For
+  proxy_protocol:
+    description:
+      - Whether the proxies of O(trusted_proxies) pass bytes on and say who asks in the PROXY protocol, instead of in
+        O(trusted_header). Then nothing else gets in, but from the host itself.
+    type: bool
+    default: false
   tls_profile:
     description:
       - Which of Mozilla's profiles for TLS is spoken (guideline 6.0), both with the post-quantum group X25519MLKEM768 where the

@@ -32,8 +32,15 @@ _NEEDS_NO_QUOTES = re.compile(r"[^\s;{}\"'\\#$]+")
 _FILES = ("nginx.conf", "tls.conf", "visitors.conf", "maps.conf", "logs.conf", "headers.conf", "files.conf", "forwarded.conf", "proxy.conf", "acme.conf", "pages.conf", "http.conf", "default.conf")
 _HTTP_LEVEL = ("nginx.conf", "tls.conf", "visitors.conf", "logs.conf")
 
-SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "tls_profile", "http3", "access_log", "extra_config")
+SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "proxy_protocol", "tls_profile", "http3", "access_log", "extra_config")
 """The options of nginx_publish that there is one of for a whole host."""
+
+
+class Socket(t.NamedTuple):
+    """Where nginx listens, as C(listen) has it, and whether a proxy there says first who asks (PROXY protocol)."""
+
+    address: str
+    is_proxied: bool
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,19 @@ class Host:
     taken_listens: tuple[str, ...] = ()
     taken_directives: tuple[str, ...] = ()
 
-    def listens(self, port: int) -> list[str]:
-        """Return the addresses, all of a port, at which the default server can be ours."""
-        return [written for written in self.addresses(port) if (written if written.startswith("[") else f"0.0.0.0:{written}") not in self.taken_listens]
+    def sockets(self, port: int, proxy_protocol: bool) -> list[Socket]:
+        """Return where nginx listens at a port.
+
+        Whoever is on the host itself, as the certificates' keeper is, speaks no PROXY protocol: it finds sockets of its own.
+        """
+        found = [Socket(address, proxy_protocol) for address in self.addresses(port)]
+        if proxy_protocol:
+            found += [Socket(f"{address}:{port}", False) for address in ("127.0.0.1", *(["[::1]"] if self.ipv6 else []))]
+        return found
+
+    def default_sockets(self, port: int, proxy_protocol: bool) -> list[Socket]:
+        """Return those at which the default server can be ours."""
+        return [socket for socket in self.sockets(port, proxy_protocol) if (socket.address if ":" in socket.address else f"0.0.0.0:{socket.address}") not in self.taken_listens]
 
     def addresses(self, port: int) -> list[str]:
         """Return all addresses of a port, as C(listen) has them."""

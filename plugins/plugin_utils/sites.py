@@ -63,6 +63,15 @@ def check_settings(settings: Mapping[str, object]) -> None:
             raise PorticoError(f"nginx_{key}: {shown(value)} {error}") from error
 
 
+def check_together(settings: Mapping[str, object]) -> None:
+    """Refuse variables of nginx that are right each for itself, and not together.
+
+    :param settings: all of them, complete.
+    """
+    if settings["proxy_protocol"] and not settings["trusted_proxies"]:
+        raise PorticoError("nginx_proxy_protocol: true has no meaning without nginx_trusted_proxies: everybody would have the proxy's address. Say in the latter which proxies speak it.")
+
+
 def _anything(_value: object) -> None:
     pass
 

@@ -138,6 +138,39 @@ def test_another_port_is_in_redirects_and_listens(tmp_path):
     assert ["8443", "ssl"] in directives(parsed(files["sites/shop.conf"], tmp_path)[1]["block"], "listen")
 
 
+def listens(text, tmp_path):
+    return [each["args"] for server in parsed(text, tmp_path) if server["directive"] == "server" for each in server["block"] if each["directive"] == "listen"]
+
+
+def test_with_the_proxy_protocol_the_host_itself_is_still_heard(tmp_path):
+    said = {"http_port": 80, "https_port": 443, "proxy_protocol": True, "trusted_proxies": ["10.0.0.7"]}
+    files = {**render.base(said, TRIXIE), **render.site_files(normalise_sites(SITES[:1], APPS), APPS, TRIXIE, said)}
+    for name, more in (("default.conf", ["default_server"]), ("sites/shop.conf", [])):
+        assert listens(files[name], tmp_path)[:8] == [
+            *([address, *more, "proxy_protocol"] for address in ("80", "[::]:80")),
+            *([address, *more] for address in ("127.0.0.1:80", "[::1]:80")),
+            *([address, "ssl", *more, "proxy_protocol"] for address in ("443", "[::]:443")),
+            *([address, "ssl", *more] for address in ("127.0.0.1:443", "[::1]:443")),
+        ]
+    visitors = parsed(files["visitors.conf"], tmp_path)
+    assert [each["args"] for each in visitors if each["directive"].startswith("real_ip")] == [["proxy_protocol"]]
+    # What such a proxy passes on is all its visitor's.
+    assert [each["args"] for each in visitors if each["args"][1:] == ["$portico_proxied"]] == [["", "$portico_proxied"]]
+
+
+def test_http3_listens_beside_and_once_with_workers_of_its_own(tmp_path):
+    said = {"http_port": 80, "https_port": 443, "http3": True}
+    files = {**render.base(said, TRIXIE), **render.site_files(normalise_sites(SITES[:1], APPS), APPS, TRIXIE, said)}
+    assert [args for args in listens(files["default.conf"], tmp_path) if "quic" in args] == [["443", "quic", "reuseport", "default_server"], ["[::]:443", "quic", "reuseport", "default_server"]]
+    assert [args for args in listens(files["sites/shop.conf"], tmp_path) if "quic" in args][:2] == [["443", "quic"], ["[::]:443", "quic"]]
+    assert "quic" not in published()["default.conf"]
+
+
+def test_the_modern_profile_speaks_tls_1_3_alone(tmp_path):
+    modern = parsed(render.base({"tls_profile": "modern"}, TRIXIE)["tls.conf"], tmp_path)
+    assert [each["args"] for each in modern if each["directive"] in ("ssl_protocols", "ssl_ciphers")] == [["TLSv1.3"]]
+
+
 def test_blocks_are_indented_as_they_are_nested():
     for name, text in published().items():
         depth, goes_on = 0, False

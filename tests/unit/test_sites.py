@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
-from ansible_collections.portico.web.plugins.plugin_utils.sites import certificates, check_settings, normalise_sites, read_files, wanted_certificates
+from ansible_collections.portico.web.plugins.plugin_utils.sites import certificates, check_settings, check_together, normalise_sites, read_files, wanted_certificates
 
 APPS = [{"name": "shop", "static": {"/static/": "staticfiles"}}, {"name": "blog", "static": None}]
 
@@ -177,6 +177,12 @@ def test_proxies_that_are_none_are_told(value, message):
     with pytest.raises(PorticoError) as told:
         check_settings({"trusted_proxies": value})
     assert str(told.value).startswith("nginx_trusted_proxies: ") and message in str(told.value)
+
+
+def test_the_proxy_protocol_needs_proxies():
+    check_together({"proxy_protocol": True, "trusted_proxies": ["10.0.0.7"]})
+    with pytest.raises(PorticoError, match="nginx_proxy_protocol: true has no meaning without nginx_trusted_proxies"):
+        check_together({"proxy_protocol": True, "trusted_proxies": []})
 
 
 def test_variables_that_are_right_pass():

@@ -51,3 +51,30 @@ def test_where_nginx_has_no_http3_the_play_says_so_before_anything(play, name, h
         run = play("converge.yml", "--limit", name, "--extra-vars", json.dumps({"nginx_http3": True}), *flags)
         assert not run.ok and "nginx_http3: true needs nginx 1.25.0 or newer, built with HTTP/3, and this host's is 1.22.1 without it" in run.output, run.output
     assert host.check_output("readlink /var/lib/portico/nginx/live") == live
+
+
+@pytest.fixture
+def proxied(play, name):
+    """The host behind a proxy that passes bytes on, for as long as a test."""
+    run = play("converge.yml", "--limit", name, "--extra-vars", json.dumps({"nginx_proxy_protocol": True}))
+    assert run.ok, run.output
+    yield
+    run = play("converge.yml", "--limit", name)
+    assert run.ok, run.output
+
+
+def test_the_proxy_protocol_says_who_asks(proxied, host, name, address):
+    def ask(to, *words):
+        site = f"guarded.{name}.example.test"
+        command = "curl --silent --insecure --max-time 10 --resolve %s " + "%s " * (len(words) + 1)
+        return host.run(command, f"{site}:443:{to}", *words, f"https://{site}/open/")
+
+    through = ["--interface", "127.0.0.3", "--haproxy-clientip", "192.0.2.77", "--header", "X-Forwarded-For: 6.6.6.6", "--header", "X-Forwarded-Proto: http"]
+    heard = json.loads(ask(address, *through).stdout)["headers"]
+    assert (heard["x-forwarded-for"], heard["x-real-ip"], heard["x-forwarded-proto"]) == ("192.0.2.77", "192.0.2.77", "https")
+    # Who says nothing gets nothing, and who says so without being trusted is who it is.
+    assert ask(address).rc != 0
+    heard = json.loads(ask(address, "--interface", address, "--haproxy-clientip", "192.0.2.77").stdout)["headers"]
+    assert heard["x-real-ip"] == address
+    # On the host itself nothing is different: certificates are looked after there.
+    assert json.loads(ask("127.0.0.1").stdout)["headers"]["x-real-ip"] == "127.0.0.1"
