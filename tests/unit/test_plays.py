@@ -41,6 +41,16 @@ def test_a_playbook_that_is_not_there_is_an_error_of_ansibles():
     assert status == 1 and "/no/such.yml could not be found" in output
 
 
+def test_what_ansible_reads_in_the_environment_counts(tmp_path, monkeypatch):
+    path = tmp_path / "good.yml"
+    path.write_text(PLAY.format(word="good"))
+    arguments = ("--inventory", "localhost,", "--check", str(path))
+    assert "[CHECK MODE]" not in playbook(*arguments)[1]
+    monkeypatch.setenv("ANSIBLE_CHECK_MODE_MARKERS", "1")
+    status, output = playbook(*arguments)
+    assert status == 0 and "[CHECK MODE]" in output
+
+
 @pytest.fixture
 def scenarios(tmp_path, monkeypatch):
     """Run some scenarios with a molecule that writes down what it is asked for; "bad" fails, and pairs wait for each other."""
