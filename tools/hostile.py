@@ -52,6 +52,7 @@ HARMLESS: dict[str, Any] = {
     "size": "20m",
     "private_cookies": "sessionid",
     "redirects_file": "moved.txt",
+    "refuse_agents": "SomeBot",
     "allow": "192.0.2.0/24",
     "deny": "192.0.2.9",
     "password": "correct horse",

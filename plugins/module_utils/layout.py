@@ -76,7 +76,13 @@ NGINX_MARKER = """\
 server {{
     listen unix:/run/portico-nginx/generation.sock;
     access_log off;
-    return 200 "{number}\\n";
+    location / {{
+        return 200 "{number}\\n";
+    }}
+    # curl --unix-socket /run/portico-nginx/generation.sock http://nginx/status
+    location = /status {{
+        stub_status;
+    }}
 }}
 """
 

@@ -293,6 +293,14 @@ options:
             description: After how many seconds visitors are told to come back.
             type: int
             default: 300
+      refuse_agents:
+        description:
+          - Programs that get 403 and nothing else, by a part of what they call themselves (C(User-Agent)), such as V(SomeBot).
+            Capitals make no difference. Who says something else gets in.
+          - V(ai_crawlers) are those that gather texts for models, as their makers name them, and V(scanners) those that look for
+            holes.
+        type: list
+        elements: str
       redirects:
         description:
           - What has moved on the site, path to where it leads, which is a URL or a path of the same site. The query goes along.

@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN, indented, statements
-from ansible_collections.portico.web.plugins.plugin_utils import access, caches, entries, guards, limits, moves, own_templates, pages, proxies
+from ansible_collections.portico.web.plugins.plugin_utils import access, agents, caches, entries, guards, limits, moves, own_templates, pages, proxies
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 _TEMPLATES = Path(__file__).parents[2] / "roles" / "nginx" / "templates"
@@ -126,6 +126,7 @@ def scope_files(scope: str, named: Named, sites: Sequence[Mapping[str, t.Any]] =
         if site["moved"]:
             files[moves.file(scope, site)] = _environment().get_template("redirects.conf.j2").render(site=site, moves=moves.listed(site["moved"]))
     shared["moved"] = [(site["name"], moves.variable(scope, site), moves.file(scope, site)) for site in sites if site["moved"]]
+    shared["unwelcome"] = [(site["name"], agents.variable(scope, site), agents.pattern(site)) for site in sites if site["refuse_agents"]]
     if any(shared.values()):
         files[f"scopes/{scope}.conf"] = _environment().get_template("scope.conf.j2").render(scope=scope, **shared)
     return files
@@ -156,7 +157,7 @@ def site_files(
     files = {}
     for site in sites:
         leads = [*([moves.variable(scope, site)] if site["moved"] else []), *([f"$portico_slash_{site['trailing_slash']}"] if site["trailing_slash"] else [])]
-        values = {**common, "site": site, "upstreams": _upstreams(site, sockets), "leads": leads}
+        values = {**common, "site": site, "upstreams": _upstreams(site, sockets), "leads": leads, "unwelcome": agents.variable(scope, site) if site["refuse_agents"] else None}
         if site["template"] is None:
             text = template.render(values)
         else:

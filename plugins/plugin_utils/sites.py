@@ -10,7 +10,7 @@ import typing as t
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, guards, headers, locations, moves, pages, proxies
+from ansible_collections.portico.web.plugins.plugin_utils import agents, entries, formats, guards, headers, locations, moves, pages, proxies
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, PorticoError, problem, shown
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
@@ -149,9 +149,9 @@ def _site(variable: str, site: Entry, known: locations.Known) -> Entry:
         **pages.of_site(site),
         **over_all,
         "moved": site["redirects"] or {},
-        "says": bool(block["access"] or block["limits"] or block["cache"] or over_all["clients"] or site["maintenance"] or site["redirects"] or site["redirects_file"] or site["trailing_slash"]) or locations.says(site) or bool(sends.hidden) or (not site["tls"] and (sends != headers.NOTHING_MORE or "add_header" in locations.said(site["extra_config"]))),
+        "says": bool(block["access"] or block["limits"] or block["cache"] or over_all["clients"] or site["maintenance"] or site["redirects"] or site["redirects_file"] or site["trailing_slash"] or site["refuse_agents"]) or locations.says(site) or bool(sends.hidden) or (not site["tls"] and (sends != headers.NOTHING_MORE or "add_header" in locations.said(site["extra_config"]))),
         "locations": guards.of_all(found, block, over_all),
-        **{key: site[key] for key in ("max_body_size", "timeout", "unbuffered", "access_log", "trailing_slash", "redirects", "redirects_file", "extra_config", "template")},
+        **{key: site[key] for key in ("max_body_size", "timeout", "unbuffered", "access_log", "trailing_slash", "redirects", "redirects_file", "refuse_agents", "extra_config", "template")},
     }
 
 
@@ -209,6 +209,7 @@ _FORMATS: Mapping[str, entries.Format] = {
     "maintenance.open": formats.url_path,
     "template": formats.printable,
     "redirects": moves.redirects,
+    "refuse_agents": agents.agent,
     "redirects_file": formats.printable,
     **locations.FORMATS,
 }

@@ -34,7 +34,7 @@ def test_the_sites_and_upstreams_that_are_shown_are_right():
     known = named.normalise({key: [entry for block in shown for entry in block.get(f"nginx_{key}", [])] for key in named.LISTS})
     apps = [{"name": "shop", "static": {"/static/": "static"}}]
     sites = normalise_sites([site for block in shown for site in block.get("nginx_sites", [])], apps, named=known)
-    assert len(known["upstreams"]) == 2 and len(known["access"]) == 4 + len(access.BUILT_IN) and len(sites) == 9
+    assert len(known["upstreams"]) == 2 and len(known["access"]) == 4 + len(access.BUILT_IN) and len(sites) == 10
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yml")), ids=lambda path: path.stem)

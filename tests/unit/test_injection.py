@@ -173,6 +173,8 @@ def _written(key, value):
         return re.escape(value)
     if key == "redirects.header":
         return unquote(value)
+    if last == "refuse_agents":
+        return re.sub(r"[^A-Za-z0-9_ -]", lambda found: "\\" + found[0], value)
     if last == "private_cookies":
         return re.escape(value.removesuffix("*"))
     if last in ("allow", "deny", "except"):

@@ -35,7 +35,7 @@ def test_an_app_brings_its_static_folders():
         "sends": (True, [], []),
         "says": False,
         **dict.fromkeys(("access", "limits", "wait", "cache", "clients")),
-        **{"rules": [], "pages": False, "is_server": True, "verifies": False, "asks": [], "error_pages": [], "maintenance": None, "access_log": None, "moved": {}, "trailing_slash": None, "redirects": None, "redirects_file": None},
+        **{"rules": [], "pages": False, "is_server": True, "verifies": False, "asks": [], "error_pages": [], "maintenance": None, "access_log": None, "moved": {}, "trailing_slash": None, "redirects": None, "redirects_file": None, "refuse_agents": None},
         "max_body_size": None,
         "timeout": None,
         "unbuffered": None,

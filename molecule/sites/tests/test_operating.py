@@ -103,3 +103,12 @@ def test_no_line_is_lost_when_logs_are_rotated(ask, host):
     asked += [ask("paged", "/backend/last").headers["X-Request-ID"]]
     logged = host.check_output("cat /var/log/nginx/paged.json.log; zcat --force /var/log/nginx/paged.json.log.*")
     assert set(asked) <= set(re.findall(r'"request_id": "(\w+)"', logged))
+
+
+# ---- status
+
+
+def test_root_asks_how_many_visitors_there_are(host):
+    ask = "curl --silent --unix-socket /run/portico-nginx/generation.sock http://nginx/status"
+    assert re.match(r"Active connections: \d+ \nserver accepts handled requests\n", host.check_output(ask))
+    assert host.run(f"runuser --user nobody -- {ask}").rc != 0

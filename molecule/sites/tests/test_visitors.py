@@ -228,3 +228,24 @@ def test_connections_are_counted_while_they_are_open(visitor, ask, name):
     deadline = time.monotonic() + 5
     while ask("tried", "/one/").status != 200:
         assert time.monotonic() < deadline
+
+
+# ---- programs
+
+
+@pytest.mark.parametrize(
+    ("agent", "status"),
+    [
+        ("Mozilla/5.0 (compatible; gptbot/1.2; +https://openai.com/gptbot)", 403),
+        ("sqlmap/1.8", 403),
+        ("a bad (bot) of somebody's", 403),
+        ("a bad bot", 200),
+        ("Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0", 200),
+        ("", 200),
+    ],
+)
+def test_programs_that_are_not_wanted_get_nothing(visitor, host, name, agent, status):
+    answer = visitor.get(f"http://picky.{name}.example.test/?nikto", User_Agent=agent)
+    assert answer.status == status and ("index.html" in answer.text) == (status == 200)
+    host.check_output("mkdir -p /var/lib/portico/acme/.well-known/acme-challenge && echo token >/var/lib/portico/acme/.well-known/acme-challenge/test")
+    assert visitor.get(f"http://picky.{name}.example.test/.well-known/acme-challenge/test", User_Agent=agent).text == "token\n"
