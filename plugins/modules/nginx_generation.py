@@ -583,9 +583,9 @@ class Nginx:
         """
         deadline = time.monotonic() + serving.SECONDS_TO_PROVE
         while _serving() != number or before & serving.accepting_workers():
-            said = log.read()
-            if serving.refused_to_run(said):
-                raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {serving.relevant(said)}")
+            refused = serving.refusal(log.read(), serving.master())
+            if refused:
+                raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {refused}")
             if time.monotonic() > deadline:
                 raise GenerationError(f"nginx does not run the new configuration after {serving.SECONDS_TO_PROVE} seconds, so the one before is back.")
             time.sleep(0.02)  # between two questions to a process that sends no word when it is done

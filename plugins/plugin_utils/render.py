@@ -29,6 +29,8 @@ _NEEDS_NO_QUOTES = re.compile(r"[^\s;{}\"'\\#$]+")
 
 # One file a concern, in the order of their meaning for a reader; a site has a file of its own.
 _FILES = ("nginx.conf", "tls.conf", "maps.conf", "headers.conf", "forwarded.conf", "proxy.conf", "acme.conf", "http.conf", "default.conf")
+_REPEATED = {"include", "add_header"}
+"""Directives that others may say as well as we: nginx does what all of them say."""
 _HTTP_LEVEL = ("nginx.conf", "tls.conf")
 
 SETTINGS = ("http_port", "https_port", "extra_config")
@@ -79,7 +81,7 @@ def base(settings: Mapping[str, t.Any], host: Host) -> dict[str, str]:
     texts = {name: _environment().get_template(f"{name}.j2").render(_common(settings, host)) for name in _FILES}
     own = {words[0] for depth, words, _line in statements(settings["extra_config"]) if depth == 0}
     for name in _HTTP_LEVEL:
-        texts[name] = _without(texts[name], own.union(host.taken_directives))
+        texts[name] = _without(texts[name], own.union(host.taken_directives) - _REPEATED)
     return texts
 
 
@@ -131,7 +133,7 @@ def site_files(
 def once_at_http_level() -> set[str]:
     """Return the directives of the http level that we say, and that can be said once only."""
     texts = base({"http_port": 80, "https_port": 443, "extra_config": ""}, Host()).items()
-    return {found for name, text in texts if name in _HTTP_LEVEL for found in re.findall(r"^(?: {4})?([a-z_]+) [^{\n]*;$", text, re.MULTILINE)} - {"include", "add_header"}
+    return {found for name, text in texts if name in _HTTP_LEVEL for found in re.findall(r"^(?: {4})?([a-z_]+) [^{\n]*;$", text, re.MULTILINE)} - _REPEATED
 
 
 def _common(settings: Mapping[str, t.Any], host: Host) -> dict[str, t.Any]:

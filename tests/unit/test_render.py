@@ -205,6 +205,12 @@ def test_the_http_levels_extra_config_counts_instead_of_ours(tmp_path):
     assert "gzip on;" in files["nginx.conf"] and "ssl_protocols" in files["tls.conf"]
 
 
+def test_what_can_be_said_twice_is_not_taken_out():
+    extra = "include /etc/nginx/more.conf;\nadd_header X-A b;"
+    for files in published(extra_config=extra), published(render.Host(taken_directives=("include", "add_header"))):
+        assert "    include mime.types;\n" in files["nginx.conf"] and "    include portico/sites/*.conf;\n" in files["nginx.conf"]
+
+
 def test_what_others_have_said_once_is_left_to_them():
     host = render.Host((1, 26, 3), (3, 5, 1), taken_listens=("0.0.0.0:80", "[::]:443"), taken_directives=("gzip", "server_tokens", "server"))
     files = published(host)
