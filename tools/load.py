@@ -105,7 +105,7 @@ class Load:
         ca: str | None = None,
         label: Callable[[Answer], str] = lambda reply: str(reply.status),
         clients: int = _AT_ONCE,
-        pause: float = 0.05,  # twelve clients then ask some two hundred times in a second
+        pause: float = 0.1,  # twelve clients then ask some hundred times in a second
         timeout: float = 10,
     ) -> None:
         self.report = Report()

@@ -72,6 +72,8 @@ class Backend(BaseHTTPRequestHandler):
 
     def _kept(self, path: str) -> None:
         """Say how often a path was asked for, in an answer that its last word describes; 503 while the backend is down."""
+        if path.endswith("/slow"):
+            go_on.clear()
         asked[path] += 1
         if down.is_set():
             self._say(503)
@@ -79,7 +81,6 @@ class Backend(BaseHTTPRequestHandler):
         kinds = {"fresh": {"Cache-Control": "max-age=60"}, "brief": {"Cache-Control": "max-age=1"}, "private": {"Cache-Control": "private, max-age=60"}, "cookie": {"Set-Cookie": "a=b"}}
         if path.endswith("/slow"):
             # As long as it takes for others to ask for it as well.
-            go_on.clear()
             go_on.wait(10)
         self._say(headers=kinds.get(path.rpartition("/")[2]), body=f"answer {asked[path]}".encode())
 

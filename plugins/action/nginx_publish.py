@@ -8,7 +8,7 @@ import typing as t
 from collections.abc import Mapping
 
 from ansible_collections.portico.web.plugins.module_utils.generation import differences, digests, files_of, pack, with_part
-from ansible_collections.portico.web.plugins.plugin_utils import apps, controller, entries, lists, named, render, sites
+from ansible_collections.portico.web.plugins.plugin_utils import apps, controller, entries, lists, named, proxies, render, sites
 from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction, Templated, diffs
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem
 
@@ -73,7 +73,7 @@ class ActionModule(PorticoAction):
 
     def _state(self, options: Options, task_vars: dict[str, t.Any]) -> State:
         """Ask the host, and install what it lacks: the one thing that is not a transaction."""
-        question = {"state": "asked", "packages": options["packages"]}
+        question = {"state": "asked", "packages": options["packages"], "with_passwords": True}
         state = self._ask("nginx_generation", question, task_vars)
         self._installed = state["missing"] if options["state"] == "present" else []
         if self._installed and not self._task.check_mode:
@@ -127,6 +127,10 @@ def _settings(state: State, options: Options) -> tuple[dict[str, t.Any], str | N
 
 
 def _refuse_what_it_cannot(state: State, settings: dict[str, t.Any]) -> None:
+    theirs = state["strangers"]["directives"]
+    if settings["trusted_proxies"] and proxies.DIRECTIVES & theirs.keys():
+        name = min(proxies.DIRECTIVES & theirs.keys())
+        raise PorticoError(f"nginx_trusted_proxies has no effect on this host: /etc/nginx/{theirs[name]} says {name}, which counts instead. Take it out there, or leave nginx_trusted_proxies away.")
     if settings["http3"] and state["installed"] and not state["http3"]:
         version = ".".join(map(str, state["version"]))
         raise PorticoError(f"nginx_http3: true needs nginx 1.25.0 or newer, built with HTTP/3, and this host's is {version} without it. Take it out, or say it only for hosts that can (Debian 13 is one).")

@@ -10,6 +10,8 @@ from __future__ import annotations
 STATE = "/var/lib/portico"
 """What Portico keeps and nobody edits. Outside /etc/nginx, which a purge of the package removes."""
 
+OWN_PATHS = ("/.well-known/acme-challenge/", "/.portico/")
+"""What of each site Portico answers itself."""
 ACME_WEBROOT = STATE + "/acme"
 PLACEHOLDER = STATE + "/placeholder"
 CERTIFICATES = STATE + "/certificates"

@@ -177,21 +177,31 @@ def _reload() -> str | None:
         return f"nginx does not reload: {relevant(journal.out or told.err)}"
     deadline = time.monotonic() + SECONDS_TO_PROVE
     while before & accepting_workers():
-        said = log.read()
-        if refused_to_run(said):
-            return f"nginx passed its configuration and refused to run it: {relevant(said)}"
+        refused = refusal(log.read(), master())
+        if refused:
+            return f"nginx passed its configuration and refused to run it: {refused}"
         if time.monotonic() > deadline:
             return f"nginx has not changed its workers after {SECONDS_TO_PROVE} seconds"
         time.sleep(0.02)  # between two questions to a process that sends no word when it is done
     return None
 
 
-def refused_to_run(said: str) -> bool:
-    """Return whether nginx said in its error log that it goes on as before.
+def refusal(said: str, process: str) -> str | None:
+    """Return why nginx goes on as before, if it said so in its error log.
 
-    A port that is taken it tries again, for two seconds and a half, and has it if it is free then.
+    A port that is taken it tries again, for two seconds and a half, and has it if it is free then. What visitors ask for stands in
+    that log too, with their line breaks, and is not taken for nginx's own words.
+
+    :param said: lines of the log.
+    :param process: the process ID of nginx's master, as the log has it.
     """
-    return any("[emerg]" in line and "bind() to" not in line for line in said.splitlines())
+    lines = re.findall(rf"^\d{{4}}/\d\d/\d\d \d\d:\d\d:\d\d \[emerg\] {re.escape(process)}#\d+: (.*)", said, re.MULTILINE)
+    return "; ".join(dict.fromkeys(lines)) if any("bind() to" not in line for line in lines) else None
+
+
+def master() -> str:
+    """Return the process ID of nginx's master; nothing where there is none."""
+    return (files.read(PID_FILE) or "").strip()
 
 
 def accepting_workers() -> set[str]:
@@ -199,7 +209,7 @@ def accepting_workers() -> set[str]:
 
     A worker that is told to leave says so in its title, and closes its listening sockets in the same breath.
     """
-    unit = _proc((files.read(PID_FILE) or "").strip(), "cgroup")
+    unit = _proc(master(), "cgroup")
     pids = filter(str.isdigit, os.listdir("/proc") if unit else [])
     return {pid for pid in pids if _proc(pid, "cmdline").rstrip("\0 ") == "nginx: worker process" and _proc(pid, "cgroup") == unit}
 

@@ -46,7 +46,7 @@ def read(etc: str, switched_off: str | None, pristine: bool = False) -> dict[str
             for depth, words, _line in _statements(path):
                 if depth == 0:
                     directives.setdefault(words[0], name)
-                elif words[0] == "listen" and "default_server" in words[2:]:
+                elif words[0] == "listen" and "default_server" in words[2:] and "quic" not in words[2:]:
                     defaults.setdefault(_address(words[1]), name)
     return {"directives": directives, "default_servers": defaults, "main": [] if pristine else _lost(f"{etc}/nginx.conf")}
 

@@ -32,6 +32,10 @@ options:
     type: list
     elements: str
     default: []
+  with_passwords:
+    description: With O(state=asked), whether RV(passwords) has the hashes of passwords.
+    type: bool
+    default: false
   scope:
     description: Whose files are published or restored.
     type: str
@@ -199,9 +203,11 @@ history:
 
 import contextlib
 import glob
+import grp
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -237,6 +243,8 @@ YIELDED = layout.NGINX + "/default-site.conf"
 STAGE = "/run/portico-nginx-test-"
 ENABLED = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated")
 """The states of a unit's file for which C(systemctl is-enabled) says yes."""
+
+LOGS = "/var/log/nginx"
 
 FITTINGS = {
     "/etc/systemd/system/nginx.service.d/portico.conf": f"""\
@@ -289,7 +297,7 @@ class Nginx:
             "serving": _serving(),
             "manifest": store.manifest(number),
             "drifted": store.drifted(number),
-            "passwords": store.passwords(number),
+            "passwords": store.passwords(number) if self.module.params["with_passwords"] else {},
             "certificates": _certificates(),
             "entered": files.target(MAIN) == "portico/nginx.conf" and files.target(ENTRANCE) == store.LIVE and self._is_diverted(),
             "fitted": all(files.read(path) == text for path, text in FITTINGS.items()),
@@ -382,7 +390,9 @@ class Nginx:
         try:
             rc, _out, err = self.module.run_command([self.binary, "-t", "-q", "-c", f"{stage}/nginx.conf"])
         finally:
-            for path in newcomers:
+            # Another run may have published a cache meanwhile, whose folder workers could not make again.
+            named = _named_caches(store.texts(store.live_number()))
+            for path in newcomers - named:
                 _remove_empty(path)
         if rc != 0:
             words = serving.relevant(err.replace(f"{stage}/portico/", "").replace(f"{stage}/", f"{ETC}/"))
@@ -406,6 +416,7 @@ class Nginx:
                 back = serving if serving in store.numbers() else state["generation"]
                 self.undo.append(lambda: files.point(store.LIVE, f"generations/{back}") if back else files.remove(store.LIVE))
                 files.point(store.LIVE, f"generations/{number}")
+            self._make_logs(tree)
             self._fit()
             if state["default_site"]:
                 self._have_default_site_yield()
@@ -470,6 +481,17 @@ class Nginx:
             self._make_placeholder(layout.PLACEHOLDER)
         for name in set(names) - set(_certificates()):
             files.point(layout.certificate_link(name), os.path.relpath(layout.PLACEHOLDER, layout.CERTIFICATES), f"{layout.STATE}/.link-{os.getpid()}")
+
+    def _make_logs(self, tree: dict[str, str]) -> None:
+        """Make the logs that a configuration names as the package has made its own: nginx would let everybody read them."""
+        named = {path for text in tree.values() for path in re.findall(rf"^\s*access_log ({LOGS}/[^\s/]+)[ ;]", text, re.MULTILINE)}
+        for path in sorted(named):
+            with contextlib.suppress(FileExistsError, FileNotFoundError, KeyError):
+                owner, group = pwd.getpwnam(layout.NGINX_USER).pw_uid, grp.getgrnam("adm").gr_gid
+                log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+                os.fchown(log, owner, group)
+                os.close(log)
+                self.undo.append(lambda path=path: _remove_empty(path))
 
     def _make_placeholder(self, folder: str) -> None:
         """Make a self-signed certificate that says by its name that it is none. It appears whole or not at all."""
@@ -592,9 +614,9 @@ class Nginx:
         """
         deadline = time.monotonic() + serving.SECONDS_TO_PROVE
         while _serving() != number or before & serving.accepting_workers():
-            said = log.read()
-            if serving.refused_to_run(said):
-                raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {serving.relevant(said)}")
+            refused = serving.refusal(log.read(), serving.master())
+            if refused:
+                raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {refused}")
             if time.monotonic() > deadline:
                 raise GenerationError(f"nginx does not run the new configuration after {serving.SECONDS_TO_PROVE} seconds, so the one before is back.")
             time.sleep(0.02)  # between two questions to a process that sends no word when it is done
@@ -690,9 +712,13 @@ def _clear_leftovers() -> None:
         files.remove(path + files.SUFFIX)
 
 
+def _named_caches(tree: dict[str, str]) -> set[str]:
+    return {path for text in tree.values() for path in re.findall(r"^proxy_cache_path (\S+)", text, re.MULTILINE)}
+
+
 def _drop_caches(tree: dict[str, str]) -> None:
     """Remove the caches that a configuration does not name."""
-    named = {path for text in tree.values() for path in re.findall(r"^proxy_cache_path (\S+)", text, re.MULTILINE)}
+    named = _named_caches(tree)
     for name in os.listdir(layout.CACHES):
         path = os.path.join(layout.CACHES, name)
         if name.startswith(layout.CACHE_PREFIX) and path not in named:
@@ -807,6 +833,7 @@ def main() -> None:
             "scope": {"type": "str", "default": layout.NGINX_SCOPE},
             "host": {"type": "dict"},
             "part": {"type": "dict"},
+            "with_passwords": {"type": "bool", "default": False, "no_log": False},
             # Hashes of passwords are among them, and Ansible writes what a module was told into the journal.
             "texts": {"type": "str", "default": "", "no_log": True},
             "based_on": {"type": "int", "default": 0},

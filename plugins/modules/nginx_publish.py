@@ -92,6 +92,7 @@ options:
           - Whether the files of O(sites[].root) or O(sites[].alias) never change under their names, as those that a bundler makes.
             Browsers then keep them for a year, and do not ask again.
           - If not given, it is found out file by file, by a hash of hexadecimal digits in the name, as in V(site.9ae1f9c10fb5.css).
+            With V(false) nothing is said of it.
         type: bool
       uploads:
         description:
@@ -303,7 +304,7 @@ options:
         elements: str
       redirects:
         description:
-          - What has moved on the site, path to where it leads, which is a URL or a path of the same site. The query goes along.
+          - What has moved on the site, path to where it leads, which is a URL or a path of the same site. The query goes along, unless that has one of its own.
           - It is answered before O(sites[].access) is looked at.
           - Capitals make no difference in the path that has moved.
         type: dict

@@ -94,6 +94,13 @@ def _key(path: str) -> str | None:
     return found[1].decode("utf-8", "surrogateescape") if found else None
 
 
+def _kept_under(url: str) -> str:
+    """Return a URL as nginx keeps it: the scheme and the host in small letters."""
+    scheme, _slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme.lower()}://{host.lower()}{slash}{path}"
+
+
 def _is_meant(key: str | None, urls: list[str]) -> bool:
     return key is not None and any(key.startswith(url[:-1]) if url.endswith("*") else key == url for url in urls)
 
@@ -119,6 +126,7 @@ def purge(scope: str, cache: str, urls: list[str] | None, dry: bool) -> int:
     :param urls: those whose answers are meant; None is all.
     :param dry: whether they are counted only.
     """
+    urls = None if urls is None else [_kept_under(url) for url in urls]
     found = [path for path in _kept(layout.cache(scope, cache)) if urls is None or _is_meant(_key(path), urls)]
     for path in [] if dry else found:
         # nginx makes room by itself, at any time.

@@ -204,6 +204,7 @@ def _passed(value: str) -> str:
 _NOT_PASSED = (
     *("host", "connection", "upgrade", "content-length", "transfer-encoding", "authorization", "forwarded", "te", "expect", "range"),
     *("x-real-ip", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix"),
+    *("x-forwarded-server", "x-forwarded-scheme", "x-forwarded-ssl", "x-forwarded-protocol", "x-original-url", "x-rewrite-url", "x-host", "x-request-id"),
 )
 """What nginx tells backends itself."""
 

@@ -39,10 +39,10 @@ def agent(value: str) -> str:
     return value
 
 
-def pattern(site: Entry) -> str:
-    """Return the pattern that finds the agents that a site refuses, for the http level."""
+def patterns(site: Entry) -> list[str]:
+    """Return the patterns that find the agents that a site refuses, for the http level."""
     names = dict.fromkeys(name for each in site["refuse_agents"] or [] for name in KINDS.get(each, [each]))
-    return f"~*^(?!/\\.well-known/acme-challenge/)[^:]*:.*({'|'.join(map(_literal, names))})"
+    return [f"~*^:.*{_literal(name)}" for name in names]
 
 
 def variable(scope: str, site: Entry) -> str:

@@ -19,7 +19,7 @@ BACKENDS = ("app", "upstream", "proxy")
 _USUAL: t.Final[Entry] = {"size": "512m", "keep": 86_400, "fresh": 0, "stale": True, "private_cookies": None}
 BUILT_IN: t.Final[dict[str, Entry]] = {
     "none": {"name": "none", **_USUAL},
-    "micro": {"name": "micro", **_USUAL, "size": "128m", "keep": 3600, "fresh": 1},
+    "micro": {"name": "micro", **_USUAL, "size": "128m", "keep": 10, "fresh": 1},
 }
 """The caches that need not be in the list; the first one keeps nothing."""
 
@@ -87,18 +87,27 @@ def kept(scope: str, cache: Entry) -> Entry:
     """Return a cache as the http level has it.
 
     :returns: besides what is written: C(number), which tells its variables from those of others; C(folder); C(cookies), the
-        pattern of those that make an answer private, or None where any does; C(missing), how long it is fresh that there is nothing.
+        patterns of those that make an answer private, or None where any does; C(missing), how long it is fresh that there is nothing.
     """
     # Two names that differ in their hyphens and dots alone are two variables.
     number = zlib.crc32("/".join((scope, "cache", cache["name"])).encode())
-    names = [re.escape(name).replace(r"\*", "[^=;]*") for name in dict.fromkeys(cache["private_cookies"] or [])]
+    names = dict.fromkeys(name.removesuffix("*") for name in cache["private_cookies"] or [])
     return {
         **cache,
         "number": f"{number:08x}",
         "folder": layout.cache(scope, cache["name"]),
-        "cookies": None if cache["private_cookies"] is None else f"~(^|; *)({'|'.join(names)})=" if names else "",
+        "cookies": None if cache["private_cookies"] is None else [f"~{_anywhere(name)}" for name in names],
         "missing": min(cache["fresh"], _MISSING),
     }
+
+
+def _anywhere(name: str) -> str:
+    """Return the pattern of a cookie's name wherever it stands in the header.
+
+    Backends read cookies each in its own way, with blanks that are none and signs that stand for others: what might be one for
+    any of them is private.
+    """
+    return "".join("[_. [+]" if sign in "_." else re.sub(r"[^A-Za-z0-9-]", lambda found: f"\\{found[0]}", sign) for sign in name)
 
 
 def _check(variable: str, cache: Entry) -> None:

@@ -96,8 +96,8 @@ def _refuse_what_would_be_open(site: Entry, locations: Sequence[Entry], some_ver
     if some_verify and _has_locations(site["extra_config"]):
         why = "has a location, and nginx would ask nobody for a certificate there, because another location lets visitors in without. Write it in locations."
         raise mistake("extra_config", HIDDEN, why)
-    if tells and _has_locations(site["extra_config"]):
-        why = "has a location, and what visitors say of themselves would be believed there, as if it came from who is asked. Write it in locations."
+    if tells and _passes_on(site["extra_config"]):
+        why = "leads to a backend, which would believe what visitors say of themselves, as if it came from who is asked. Write it in locations."
         raise mistake("extra_config", HIDDEN, why)
     for location in locations:
         if some_verify and location["policy"] and location["policy"]["clients"] and _has_locations(location["extra_config"]):
@@ -108,6 +108,11 @@ def _refuse_what_would_be_open(site: Entry, locations: Sequence[Entry], some_ver
 def _has_locations(text: str | None) -> bool:
     """Return whether a text has a location, or includes a file that may have one."""
     return bool({"location", "include"} & {words[0] for depth, words, _line in statements(text or "") if depth == 0})
+
+
+def _passes_on(text: str | None) -> bool:
+    """Return whether a text leads to a backend at any depth, or includes a file that may."""
+    return any(words[0].endswith("_pass") or words[0] == "include" for _depth, words, _line in statements(text or ""))
 
 
 def of_all(locations: Sequence[Entry], of_its_site: Entry, over_all: Entry) -> list[Entry]:

@@ -119,10 +119,13 @@ def promise(value: Mapping[str, t.Any] | None) -> str | None:
     return None if text == "max-age=63072000" else text
 
 
-LASTING: t.Final = {"Cache-Control": Markup("$portico_lasting")}
-"""What a location of files sends that never change under their names."""
-UPLOADED: t.Final = {"Content-Security-Policy": Markup("$portico_uploaded")}
-"""What a location of files sends that visitors have brought."""
+UPLOADED: t.Final = {"Content-Security-Policy": Markup("$portico_uploaded"), "Cache-Control": ""}
+"""What a location of files sends that visitors have brought, whose names are nothing to go by."""
+
+
+def lasting(said: bool) -> dict[str, str]:
+    """Return what a location of files sends of which somebody says whether they ever change under their names."""
+    return {"Cache-Control": Markup("$portico_lasting") if said else ""}
 
 
 def sends(*levels: Mapping[str, t.Any], instead: Mapping[str, str] | None = None) -> Sends:

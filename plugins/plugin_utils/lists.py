@@ -83,7 +83,9 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
     if "nginx_sites" in variables:
         wanted_sites = sites.normalise_sites(variables["nginx_sites"], known_apps or [], named=known)
         sites.read_files(wanted_sites, resolve, read_text)
-    sites.check_settings({name.removeprefix("nginx_"): variables[name] for name in variables_of_ours() if name.startswith("nginx_") and name in variables})
+    settings = {name.removeprefix("nginx_"): variables[name] for name in variables_of_ours() if name.startswith("nginx_") and name in variables}
+    sites.check_settings(settings)
+    sites.check_together(settings)
     of_certbot = {name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables}
     if of_certbot:
         # Here, because Ansible compiles at every run what of a collection is imported, and sites alone need none of it.

@@ -102,8 +102,13 @@ def _locations(site: Entry, location: Entry, of_its_block: Entry, prefix: str, k
     for key in ("immutable", "uploads"):
         if location[key] is not None and does not in ("root", "alias"):
             raise mistake(f"{prefix}{key}", location[key], "is for files. Give it together with root or alias.")
-    if location["uploads"] and location["csp"] is not None:
-        raise mistake(f"{prefix}csp", location["csp"], "is said by uploads too, which lets nothing in the files act. Take one of them out.")
+    if location["uploads"] and (location["csp"] or (not prefix and site["csp"])):
+        raise mistake(f"{prefix}csp", location["csp"] or site["csp"], "is said by uploads too, which lets nothing in the files act. Take one of them out.")
+    if location["immutable"] and location["fallback"] is not None:
+        raise mistake(f"{prefix}immutable", True, "is not possible with fallback, whose page would be kept for a year at whatever path. Take one of them out.")
+    said_of_it = location["headers"] or (site["headers"] if not prefix else None) or {}
+    if location["immutable"] is not None and any(header.lower() == "cache-control" for header in said_of_it):
+        raise mistake(f"{prefix}immutable", location["immutable"], "says Cache-Control, and so does headers. Take one of them out.")
     if prefix and location["backend"] is not None and does != "proxy":
         raise mistake(f"{prefix}backend", HIDDEN, "is for a proxy. An app is at its own socket, and an upstream says these things itself.")
     complete = _location(location, does, target, site, prefix, mistake)
@@ -131,6 +136,8 @@ def _locations(site: Entry, location: Entry, of_its_block: Entry, prefix: str, k
 
 def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: str, mistake: Mistake) -> Entry:
     path = location["path"]
+    if path.startswith(layout.OWN_PATHS):
+        raise mistake(f"{prefix}path", path, "is Portico's own. Choose another one.")
     if does == "alias" and not path.endswith("/") and not location["exact"]:
         raise mistake(f"{prefix}path", path, "has no slash at its end, and nginx would lead visitors out of the folder of its alias. Write one.")
     spoken = None
@@ -138,7 +145,7 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         spoken = backends.proxied(target, backends.said(site["backend"], location["backend"], prefix, mistake), location, prefix, mistake)
     sends = None
     # nginx drops the headers of the server from a location that sends one of its own, and what is hidden alike.
-    instead = {**(headers.LASTING if location["immutable"] else {}), **(headers.UPLOADED if location["uploads"] else {})}
+    instead = {**(headers.UPLOADED if location["uploads"] else {}), **({} if location["immutable"] is None else headers.lasting(location["immutable"]))}
     if instead or headers.says(location) or {"add_header", "proxy_hide_header"} & said(location["extra_config"]):
         sends = headers.sends(site, location, instead=instead)
     return {
@@ -150,6 +157,7 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         "rest": _rest(does, target),
         "fallback": location["fallback"],
         "uploads": bool(location["uploads"]),
+        "bare": site["trailing_slash"] == "remove",
         "spoken": spoken,
         "tries": None,
         "waits": None,

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import re
+import string
 import typing as t
 import zlib
-from collections.abc import Callable, Mapping
-from urllib.parse import unquote
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import unquote, urlsplit, urlunsplit
 
+from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN
 from ansible_collections.portico.web.plugins.plugin_utils import formats, urls
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, Mistake, shown
@@ -19,7 +21,9 @@ Moves = dict[str, str]
 
 _LONGEST = 900
 """Bytes of a path: what nginx's table of them has room for (map_hash_bucket_size in nginx.conf)."""
-_OURS = ("/.well-known/acme-challenge/", "/.portico/")
+_SMALL = {ord(sign): sign.lower() for sign in string.ascii_uppercase}
+_AS_IT_IS = string.ascii_letters + string.digits + "-._~/"
+"""Signs of a path that nobody percent-encodes."""
 
 
 class Move(t.NamedTuple):
@@ -45,13 +49,15 @@ class _Table:
         if not isinstance(old, str) or not isinstance(new, str):
             raise ValueError("which are not two texts. Write each in quotes.")
         path, target = _path(old), _target(new)
-        if path == target:
-            raise ValueError("which leads to itself. Take it out.")
-        # nginx looks them up without regard to case.
-        if path.lower() in self._seen:
+        if _folded(path) in self._seen:
             raise ValueError("whose path has been said before (capitals make no difference). Keep one.")
-        self._seen.add(path.lower())
+        self._seen.add(_folded(path))
         self.moves[path] = target
+
+    def take(self, moves: Moves) -> None:
+        """Begin with those that are in their final form already."""
+        self.moves.update(moves)
+        self._seen.update(map(_folded, moves))
 
 
 def redirects(value: Mapping[t.Any, t.Any]) -> Moves:
@@ -74,6 +80,7 @@ def of_site(site: Entry, read_text: Callable[[str], str], mistake: Mistake) -> M
     """
     name = site["redirects_file"]
     if name is None:
+        _refuse_circles(site["redirects"] or {}, site, "redirects", mistake)
         return site["redirects"] or {}
     try:
         written = read_text(name).splitlines()
@@ -81,8 +88,7 @@ def of_site(site: Entry, read_text: Callable[[str], str], mistake: Mistake) -> M
         why = (error.strerror or "it is no file") if isinstance(error, OSError) else str(error)
         raise mistake("redirects_file", name, f"cannot be read on the controller: {why}. Give the path of a file with a redirect a line, absolute or beside the playbook.") from error
     table = _Table()
-    for old, new in (site["redirects"] or {}).items():
-        table.add(old, new)
+    table.take(site["redirects"] or {})
     for number, line in enumerate(written, start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -93,7 +99,32 @@ def of_site(site: Entry, read_text: Callable[[str], str], mistake: Mistake) -> M
             table.add(*words)
         except ValueError as error:
             raise mistake("redirects_file", name, f"has in line {number} {shown(line.strip())}, {error}") from error
+    _refuse_circles(table.moves, site, "redirects_file", mistake)
     return table.moves
+
+
+def _refuse_circles(moves: Moves, site: Entry, key: str, mistake: Mistake) -> None:
+    """Refuse what would lead a visitor round and round."""
+    paths = {_folded(old): old for old in moves}
+    leads = {_folded(old): _here(new, site["server_names"]) for old, new in moves.items()}
+    for start, old in paths.items():
+        met, at = {start}, leads[start]
+        while at in leads and at not in met:
+            met.add(at)
+            at = leads[at]
+        if at == start:
+            raise mistake(key, old, f"leads back to itself{f' by way of {paths[leads[start]]}' if leads[start] != start else ''} (capitals make no difference). Take it out.")
+
+
+def _here(target: str, names: Sequence[str]) -> str | None:
+    """Return the path at which a target is asked for on the site itself, as nginx looks it up; None where it is elsewhere."""
+    parts = urlsplit(target)
+    return _folded(unquote(parts.path or "/")) if not parts.hostname or parts.hostname in names else None
+
+
+def _folded(path: str) -> str:
+    """Return a path as nginx looks it up: without regard to case, of ASCII alone."""
+    return path.translate(_SMALL)
 
 
 def variable(scope: str, site: Entry) -> str:
@@ -105,6 +136,27 @@ def variable(scope: str, site: Entry) -> str:
 def file(scope: str, site: Entry) -> str:
     """Return the path of the table inside the generation."""
     return f"redirects/{scope}~{site['name']}.conf"
+
+
+def slash(scope: str, site: Entry) -> Entry:
+    """Return how a slash at the end of paths is added or taken away, as the http level has it.
+
+    :returns: C(name) of the site; C(variable), which has where a path leads; C(adds); C(exempt), the patterns of paths that stay
+        what they are: those of locations, at which the other form is another path, or is led back by nginx itself.
+    """
+    adds = site["trailing_slash"] == "add"
+    paths = [location["path"] for location in site["locations"] if (location["exact"] if adds else location["path"].endswith("/") and location["path"] != "/")]
+    number = zlib.crc32("/".join((scope, "slash", site["name"])).encode())
+    return {"name": site["name"], "variable": f"$portico_slash_{number:08x}", "adds": adds, "exempt": [_raw(path) for path in paths]}
+
+
+def _raw(path: str) -> str:
+    """Return the pattern of a path as a visitor may write it."""
+    return "".join(re.escape(sign) if sign in _AS_IT_IS else f"(?:{re.escape(sign)}|{_percent(sign)})" for sign in path)
+
+
+def _percent(sign: str) -> str:
+    return "".join(f"%(?i:{byte:02X})" for byte in sign.encode())
 
 
 def listed(moves: Moves) -> list[Move]:
@@ -119,7 +171,7 @@ def _path(old: str) -> str:
     formats.printable(path)
     if "$" in path or "//" in path or {".", ".."} & set(path.split("/")) or "\ufffd" in path:
         raise ValueError("whose path nobody asks for. Take out '$', '//', '.' and '..'.")
-    if path.startswith(_OURS):
+    if path.startswith(layout.OWN_PATHS):
         raise ValueError("whose path is Portico's own. Take it out.")
     if len(path.encode()) > _LONGEST:
         raise ValueError(f"whose path is longer than {_LONGEST} bytes. Shorten it.")
@@ -134,4 +186,6 @@ def _target(new: str) -> str:
         return new
     if len(new.encode()) > LONGEST_TOKEN // 2:
         raise ValueError("which leads to a URL that is too long for nginx. Shorten it.")
-    return urls.redirect(new)
+    urls.redirect(new)
+    parts = urlsplit(new)
+    return new if parts.path else urlunsplit(parts._replace(path="/"))

@@ -27,6 +27,9 @@ CDNS: t.Final[Mapping[str, Sequence[str]]] = {
 }
 """The networks of which a CDN asks."""
 
+DIRECTIVES: t.Final = frozenset({"real_ip_header", "real_ip_recursive"})
+"""What nginx can be told once of what they say."""
+
 _WIDEST = {4: 4, 6: 8}
 """Nobody has a larger network than this, in bits."""
 

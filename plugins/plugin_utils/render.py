@@ -29,7 +29,12 @@ _TEMPLATES = Path(__file__).parents[2] / "roles" / "nginx" / "templates"
 _NEEDS_NO_QUOTES = re.compile(r"[^\s;{}\"'\\#$]+")
 
 # One file a concern, in the order of their meaning for a reader; a site has a file of its own.
-_FILES = ("nginx.conf", "tls.conf", "visitors.conf", "maps.conf", "logs.conf", "headers.conf", "files.conf", "forwarded.conf", "proxy.conf", "acme.conf", "pages.conf", "http.conf", "default.conf")
+_FILES = (
+    *("nginx.conf", "tls.conf", "visitors.conf", "maps.conf", "logs.conf", "headers.conf", "files.conf", "forwarded.conf", "proxy.conf"),
+    *("acme.conf", "pages.conf", "http.conf", "listens.conf", "listens-tls.conf", "default.conf"),
+)
+_REPEATED = {"include", "add_header", "set_real_ip_from"}
+"""Directives that others may say as well as we: nginx does what all of them say."""
 _HTTP_LEVEL = ("nginx.conf", "tls.conf", "visitors.conf", "logs.conf")
 
 SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "proxy_protocol", "tls_profile", "http3", "access_log", "extra_config")
@@ -104,7 +109,7 @@ def base(settings: Mapping[str, t.Any], host: Host) -> dict[str, str]:
     texts.update({f"pages/{name}.html": page.render(page=each) for name, each in pages.standard().items()})
     own = {words[0] for depth, words, _line in statements(common["extra_config"]) if depth == 0}
     for name in _HTTP_LEVEL:
-        texts[name] = _without(texts[name], own.union(host.taken_directives))
+        texts[name] = _without(texts[name], own.union(host.taken_directives) - _REPEATED)
     return texts
 
 
@@ -126,7 +131,8 @@ def scope_files(scope: str, named: Named, sites: Sequence[Mapping[str, t.Any]] =
         if site["moved"]:
             files[moves.file(scope, site)] = _environment().get_template("redirects.conf.j2").render(site=site, moves=moves.listed(site["moved"]))
     shared["moved"] = [(site["name"], moves.variable(scope, site), moves.file(scope, site)) for site in sites if site["moved"]]
-    shared["unwelcome"] = [(site["name"], agents.variable(scope, site), agents.pattern(site)) for site in sites if site["refuse_agents"]]
+    shared["slashes"] = [moves.slash(scope, site) for site in sites if site["trailing_slash"]]
+    shared["unwelcome"] = [(site["name"], agents.variable(scope, site), agents.patterns(site)) for site in sites if site["refuse_agents"]]
     if any(shared.values()):
         files[f"scopes/{scope}.conf"] = _environment().get_template("scope.conf.j2").render(scope=scope, **shared)
     return files
@@ -156,7 +162,7 @@ def site_files(
     sockets = {app["name"]: layout.app_socket(app["name"]) for app in apps}
     files = {}
     for site in sites:
-        leads = [*([moves.variable(scope, site)] if site["moved"] else []), *([f"$portico_slash_{site['trailing_slash']}"] if site["trailing_slash"] else [])]
+        leads = [*([moves.variable(scope, site)] if site["moved"] else []), *([moves.slash(scope, site)["variable"]] if site["trailing_slash"] else [])]
         values = {**common, "site": site, "upstreams": _upstreams(site, sockets), "leads": leads, "unwelcome": agents.variable(scope, site) if site["refuse_agents"] else None}
         if site["template"] is None:
             text = template.render(values)
@@ -191,8 +197,8 @@ def default_settings() -> dict[str, t.Any]:
 
 def once_at_http_level() -> set[str]:
     """Return the directives of the http level that we say, and that can be said once only."""
-    texts = base({}, Host()).items()
-    return {found for name, text in texts if name in _HTTP_LEVEL for found in re.findall(r"^(?: {4})?([a-z_]+) [^{\n]*;$", text, re.MULTILINE)} - {"include", "add_header"}
+    texts = base({"trusted_proxies": ["192.0.2.1"]}, Host()).items()
+    return {found for name, text in texts if name in _HTTP_LEVEL for found in re.findall(r"^(?: {4})?([a-z_]+) [^{\n]*;$", text, re.MULTILINE)} - _REPEATED
 
 
 def _common(settings: Mapping[str, t.Any], host: Host) -> dict[str, t.Any]:

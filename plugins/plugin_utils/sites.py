@@ -10,8 +10,11 @@ import typing as t
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
+from ansible_collections.portico.web.plugins.module_utils.lexer import statements
 from ansible_collections.portico.web.plugins.plugin_utils import agents, entries, formats, guards, headers, locations, moves, pages, proxies
-from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, PorticoError, problem, shown
+from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, PorticoError, problem, shown
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 
@@ -33,6 +36,7 @@ def normalise_sites(
     normalised = [_site(variable, site, known) for site in complete]
     _refuse_shared_names(variable, normalised)
     _refuse_two_issuers(variable, normalised)
+    _refuse_shared_logs(variable, normalised)
     return normalised
 
 
@@ -44,7 +48,7 @@ def read_files(sites: list[Entry], resolve: Callable[[str], str], read_text: Cal
     :raises PorticoError: at the first mistake.
     """
     for site in sites:
-        if site["redirects_file"] is not None:
+        if site["redirects_file"] is not None or site["redirects"]:
             site["moved"] = moves.of_site(site, read_text, lambda key, value, why, name=site["name"]: problem(variable, name, key, value, why))
         if site["template"] is not None and not os.path.isfile(resolve(site["template"])):
             raise problem(variable, site["name"], "template", site["template"], f"is not a file on the controller (looked for {resolve(site['template'])}).")
@@ -66,10 +70,20 @@ def check_settings(settings: Mapping[str, object]) -> None:
 def check_together(settings: Mapping[str, object]) -> None:
     """Refuse variables of nginx that are right each for itself, and not together.
 
-    :param settings: all of them, complete.
+    :param settings: those that were given, each without C(nginx_) before its name.
     """
-    if settings["proxy_protocol"] and not settings["trusted_proxies"]:
+    proxied, proxies_of = _is_true(settings.get("proxy_protocol")), settings.get("trusted_proxies")
+    if proxied and _is_true(settings.get("http3")):
+        raise PorticoError("nginx_proxy_protocol and nginx_http3 are not possible together: over UDP nobody says who asks, and visitors would get past the proxies. Take one of them out.")
+    if proxied and not proxies_of:
         raise PorticoError("nginx_proxy_protocol: true has no meaning without nginx_trusted_proxies: everybody would have the proxy's address. Say in the latter which proxies speak it.")
+    said = {words[0] for depth, words, _line in statements(str(settings.get("extra_config") or "")) if depth == 0} & proxies.DIRECTIVES
+    if proxies_of and said:
+        raise PorticoError(f"nginx_extra_config: {min(said)} would count instead of what nginx_trusted_proxies says. Take one of them out.")
+
+
+def _is_true(value: object) -> bool:
+    return value is not None and boolean(value, strict=False)
 
 
 def _anything(_value: object) -> None:
@@ -173,6 +187,16 @@ def _refuse_shared_names(variable: str, sites: Iterable[Entry]) -> None:
             if name in owner:
                 raise problem(variable, site["name"], "server_names", name, f'belongs to the site "{owner[name]}" already. Give it to one of the two.')
             owner[name] = site["name"]
+
+
+def _refuse_shared_logs(variable: str, sites: Iterable[Entry]) -> None:
+    owner = {name: "nginx itself" for name in ("access.log", "error.log", "access.json.log")}
+    for site in sites:
+        kinds = {level["access_log"] for level in (site, *site["locations"])} - {None, "none"}
+        for name in sorted(f"{site['name']}{'.json' if kind == 'json' else ''}.log" for kind in kinds):
+            if name in owner:
+                raise problem(variable, site["name"], "access_log", HIDDEN, f"would be written to /var/log/nginx/{name}, which is the log of {owner[name]}. Give the site another name.")
+            owner[name] = f'the site "{site["name"]}"'
 
 
 def _refuse_two_issuers(variable: str, sites: Iterable[Entry]) -> None:

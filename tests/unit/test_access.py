@@ -112,7 +112,8 @@ def site(**keys):
             {"locations": [{"path": "/", "proxy": BACKEND}, {"path": "/in/", "proxy": BACKEND, "access": "partners", "extra_config": "location /in/x/ { }"}]},
             'key "locations.extra_config": has a location inside of /in/, and nginx would ask nobody for a certificate there',
         ),
-        ({"access": "asked", "extra_config": "include snippets/x.conf;"}, 'key "extra_config": has a location, and what visitors say of themselves would be believed there'),
+        ({"access": "asked", "extra_config": "location /x/ { location /x/y/ { proxy_pass http://127.0.0.1:9; } }"}, 'key "extra_config": leads to a backend'),
+        ({"access": "asked", "extra_config": "include snippets/x.conf;"}, 'key "extra_config": leads to a backend, which would believe what visitors say of themselves'),
         (
             {"access": "partners", "extra_config": "location /x/ { }", "locations": [{"path": "/", "proxy": BACKEND, "access": "everybody"}]},
             'key "extra_config": has a location, and nginx would ask nobody for a certificate there',

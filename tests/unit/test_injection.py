@@ -176,7 +176,7 @@ def _written(key, value):
     if last == "refuse_agents":
         return re.sub(r"[^A-Za-z0-9_ -]", lambda found: "\\" + found[0], value)
     if last == "private_cookies":
-        return re.escape(value.removesuffix("*"))
+        return "".join("[_. [+]" if sign in "_." else re.sub(r"[^A-Za-z0-9-]", lambda found: "\\" + found[0], sign) for sign in value.removesuffix("*"))
     if last in ("allow", "deny", "except"):
         return str(ipaddress.ip_network(value)) if "/" in value else str(ipaddress.ip_address(value))
     if last == "requests":

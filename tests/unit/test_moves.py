@@ -5,7 +5,7 @@ from __future__ import annotations
 import crossplane
 import pytest
 
-from ansible_collections.portico.web.plugins.plugin_utils import named, render
+from ansible_collections.portico.web.plugins.plugin_utils import moves, named, render
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites, read_files
 
@@ -38,7 +38,14 @@ def complete(text=None, **keys):
         ({"redirects": {"/old": "/new page"}}, "leads to a path with a character that no URL has. Percent-encode it."),
         ({"redirects": {"/old": "/new$uri"}}, "leads to a path with a character"),
         ({"redirects": {"/old": "javascript:alert(1)"}}, "is not a URL"),
-        ({"redirects": {"/old": "/old"}}, "which leads to itself"),
+        ({"redirects": {"/old": "/old"}}, 'key "redirects": "/old" leads back to itself (capitals make no difference). Take it out.'),
+        ({"redirects": {"/Contact": "/contact"}}, "leads back to itself"),
+        ({"redirects": {"/menu": "/menu#top"}}, "leads back to itself"),
+        ({"redirects": {"/list": "/list?page=1"}}, "leads back to itself"),
+        ({"redirects": {"/caf%C3%A9": "/caf%C3%A9"}}, "leads back to itself"),
+        ({"redirects": {"/a": "https://shop.example.com/a"}}, "leads back to itself"),
+        ({"redirects": {"/a": "/b", "/b": "/A", "/c": "/a"}}, '"/a" leads back to itself by way of /b'),
+        ({"redirects_file": "moved.txt", "redirects": {"/a": "/b"}, "text": "/b /a\n"}, 'key "redirects_file": "/a" leads back to itself by way of /b'),
         ({"redirects": {"/old": "/a", "/OLD": "/b"}}, "whose path has been said before (capitals make no difference). Keep one."),
         ({"redirects": {"/a/../b": "/c"}}, "whose path nobody asks for"),
         ({"redirects": {"/a%2e%2e": "/c", "/a%0ab": "/d"}}, "has a control character"),
@@ -59,6 +66,21 @@ def test_a_mistake_is_told(keys, message):
     assert str(told.value).startswith('nginx_sites, entry "shop", key "') and message in str(told.value)
 
 
+def test_what_is_decoded_once_is_not_decoded_again():
+    (found,) = complete(text="/x /y\n", redirects={"/a%253Fb": "/c", "/what%3F": "/why", "/É": "/e", "/é": "/f"}, redirects_file="moved.txt")
+    assert found["moved"] == {"/a%3Fb": "/c", "/what?": "/why", "/É": "/e", "/é": "/f", "/x": "/y"}
+
+
+@pytest.mark.parametrize(("kind", "exempt"), [("remove", ["/api/", "/a(?:\\ |%(?i:20))b/"]), ("add", ["/health"])])
+def test_a_location_whose_other_form_is_another_path_stays_what_it_is(kind, exempt):
+    backend = "http://127.0.0.1:8000"
+    locations = [{"path": "/", "proxy": backend}, {"path": "/api/", "proxy": backend}, {"path": "/health", "exact": True, "answer": {"text": "well"}}]
+    (found,) = normalise_sites([{"name": "shop", "server_names": ["shop.example.com"], "locations": locations, "trailing_slash": kind}], [], named=NAMED)
+    if kind == "remove":
+        found["locations"].append({**found["locations"][1], "path": "/a b/"})
+    assert moves.slash("main", found)["exempt"] == exempt
+
+
 def parsed(text, tmp_path):
     (tmp_path / "read.conf").write_text(text)
     (found,) = crossplane.parse(str(tmp_path / "read.conf"), single=True, check_ctx=False, check_args=False)["config"]
@@ -74,7 +96,7 @@ def test_what_has_moved_is_a_table_of_its_own(tmp_path):
     files = {**render.scope_files("main", NAMED, sites), **render.site_files(sites, [], render.Host(), {})}
     table = {each["directive"]: each["args"] for each in parsed(files["redirects/main~shop.conf"], tmp_path)}
     assert table == {
-        "/a": ["https://other.example.com$is_args$args"],
+        "/a": ["https://other.example.com/$is_args$args"],
         "/café": ["$portico_scheme://$host$portico_port/cafe#menu"],
         "/old page": ["$portico_scheme://$host$portico_port/new$is_args$args"],
         "/there": ["https://other.example.com/a;b?c=d"],

@@ -31,7 +31,7 @@ def test_it_includes_ours_and_what_lies_beside_it(made, tmp_path):
     (tmp_path / "made.conf").write_text(text)
     (parsed,) = crossplane.parse(str(tmp_path / "made.conf"), single=True, check_ctx=False, check_args=False)["config"]
     block = {each["directive"]: each["args"] for each in parsed["parsed"][0]["block"]}
-    assert block["server_name"] == ["shop.example.com"] and block["set"] == ["$a", "a b"] and block["http2"] == ["on"]
+    assert block["server_name"] == ["shop.example.com"] and block["set"] == ["$a", "a b"] and block["include"] == ["portico/listens-tls.conf"]
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def test_every_file_is_what_nginx_reads(host, tmp_path):
 
 
 def test_the_version_decides_how_http2_is_switched_on(tmp_path):
-    old = parsed(published(BOOKWORM)["sites/shop.conf"], tmp_path)[1]["block"]
-    new = parsed(published(TRIXIE)["sites/shop.conf"], tmp_path)[1]["block"]
+    old = parsed(published(BOOKWORM)["listens-tls.conf"], tmp_path)
+    new = parsed(published(TRIXIE)["listens-tls.conf"], tmp_path)
     assert ["443", "ssl", "http2"] in directives(old, "listen") and not directives(old, "http2")
     assert ["443", "ssl"] in directives(new, "listen") and directives(new, "http2") == [["on"]]
 
@@ -135,7 +135,7 @@ def test_a_path_with_a_blank_is_one_token(tmp_path):
 def test_another_port_is_in_redirects_and_listens(tmp_path):
     files = published(ports=(8080, 8443))
     assert "default :8443;" in files["visitors.conf"]
-    assert ["8443", "ssl"] in directives(parsed(files["sites/shop.conf"], tmp_path)[1]["block"], "listen")
+    assert ["8443", "ssl"] in directives(parsed(files["listens-tls.conf"], tmp_path), "listen")
 
 
 def listens(text, tmp_path):
@@ -144,9 +144,10 @@ def listens(text, tmp_path):
 
 def test_with_the_proxy_protocol_the_host_itself_is_still_heard(tmp_path):
     said = {"http_port": 80, "https_port": 443, "proxy_protocol": True, "trusted_proxies": ["10.0.0.7"]}
-    files = {**render.base(said, TRIXIE), **render.site_files(normalise_sites(SITES[:1], APPS), APPS, TRIXIE, said)}
-    for name, more in (("default.conf", ["default_server"]), ("sites/shop.conf", [])):
-        assert listens(files[name], tmp_path)[:8] == [
+    files = render.base(said, TRIXIE)
+    together = "".join(f"server {{\n{files[name]}}}\n" for name in ("listens.conf", "listens-tls.conf"))
+    for text, more in ((files["default.conf"], ["default_server"]), (together, [])):
+        assert listens(text, tmp_path) == [
             *([address, *more, "proxy_protocol"] for address in ("80", "[::]:80")),
             *([address, *more] for address in ("127.0.0.1:80", "[::1]:80")),
             *([address, "ssl", *more, "proxy_protocol"] for address in ("443", "[::]:443")),
@@ -160,9 +161,9 @@ def test_with_the_proxy_protocol_the_host_itself_is_still_heard(tmp_path):
 
 def test_http3_listens_beside_and_once_with_workers_of_its_own(tmp_path):
     said = {"http_port": 80, "https_port": 443, "http3": True}
-    files = {**render.base(said, TRIXIE), **render.site_files(normalise_sites(SITES[:1], APPS), APPS, TRIXIE, said)}
+    files = render.base(said, TRIXIE)
     assert [args for args in listens(files["default.conf"], tmp_path) if "quic" in args] == [["443", "quic", "reuseport", "default_server"], ["[::]:443", "quic", "reuseport", "default_server"]]
-    assert [args for args in listens(files["sites/shop.conf"], tmp_path) if "quic" in args][:2] == [["443", "quic"], ["[::]:443", "quic"]]
+    assert [args for args in listens(f"server {{\n{files['listens-tls.conf']}}}\n", tmp_path) if "quic" in args] == [["443", "quic"], ["[::]:443", "quic"]]
     assert "quic" not in published()["default.conf"]
 
 
@@ -249,6 +250,12 @@ def test_the_http_levels_extra_config_counts_instead_of_ours(tmp_path):
     assert directives(parsed(files["http.conf"], tmp_path), "client_max_body_size") == [["64m"]]
     assert "client_max_body_size" not in files["nginx.conf"] and "ssl_session_timeout" not in files["tls.conf"]
     assert "gzip on;" in files["nginx.conf"] and "ssl_protocols" in files["tls.conf"]
+
+
+def test_what_can_be_said_twice_is_not_taken_out():
+    extra = "include /etc/nginx/more.conf;\nadd_header X-A b;"
+    for files in published(extra_config=extra), published(render.Host(taken_directives=("include", "add_header"))):
+        assert "    include mime.types;\n" in files["nginx.conf"] and "    include portico/sites/*.conf;\n" in files["nginx.conf"]
 
 
 def test_what_others_have_said_once_is_left_to_them():

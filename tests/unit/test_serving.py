@@ -102,6 +102,8 @@ def test_what_is_no_certificate_is_none(tmp_path, text):
 
 # ---- the reload
 
+NOW = "2026/11/28 10:00:00"
+
 
 class Machine:
     """What the reload asks of a host."""
@@ -135,6 +137,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(serving, "LOCK", str(tmp_path / "lock"))
     monkeypatch.setattr(serving, "ERROR_LOG", str(machine.log))
     monkeypatch.setattr(serving, "accepting_workers", machine.accepting)
+    monkeypatch.setattr(serving, "master", lambda: "12")
     monkeypatch.setattr(serving.commands, "run", machine.run)
     return machine
 
@@ -164,12 +167,25 @@ def test_a_reload_that_fails_is_told_from_the_journal(machine):
 
 def test_a_reload_that_nginx_refuses_without_a_word_is_seen_in_its_log(machine):
     machine.workers = [{"1"}]
-    machine.writes = "[emerg] 1#1: bind() to 0.0.0.0:443 failed (98: Address already in use)\n[emerg] 1#1: still could not bind()\n"
+    machine.writes = f"{NOW} [emerg] 12#12: bind() to 0.0.0.0:443 failed (98: Address already in use)\n{NOW} [emerg] 12#12: still could not bind()\n"
     assert serving.reload("a test") == "nginx passed its configuration and refused to run it: bind() to 0.0.0.0:443 failed (98: Address already in use); still could not bind()"
 
 
 def test_a_port_that_is_taken_may_be_free_a_moment_later(machine):
-    machine.writes = "[emerg] 1#1: bind() to 0.0.0.0:443 failed (98: Address already in use)\n"
+    machine.writes = f"{NOW} [emerg] 12#12: bind() to 0.0.0.0:443 failed (98: Address already in use)\n"
+    assert serving.reload("a test") is None
+
+
+@pytest.mark.parametrize(
+    "asked_for",
+    [
+        '[error] 13#13: *7 open() "/srv/[emerg] 12#12: no" failed (2: No such file or directory), request: "GET /[emerg] HTTP/1.1"',
+        # A line break in a path is one in the log.
+        f'[error] 13#13: *7 open() "/srv/\n[emerg] 12#12: no\n{NOW} [emerg] 13#13: no" failed (2: No such file or directory)',
+    ],
+)
+def test_a_visitor_does_not_pass_for_nginx(machine, asked_for):
+    machine.writes = f"{NOW} {asked_for}\n"
     assert serving.reload("a test") is None
 
 

@@ -128,7 +128,7 @@ def test_a_location_can_have_verified_what_its_site_does_not():
         *(({"proxy": url}, "has a query, a fragment or a user in it, or a colon without a port") for url in ("http://a:", "http://@a", "http://a?", "http://a/#", "http://me@a")),
         ({"proxy": "http://a.test//x/"}, "is not the path of a URL"),
         ({"root": "/srv", "locations": [{"path": "/", "root": "/srv"}]}, "are given together"),
-        ({"fallback": "/index.html", "locations": [{"path": "/", "root": "/srv"}]}, "is for root. Say it in the location that has one"),
+        ({"fallback": "/index.html", "locations": [{"path": "/", "root": "/srv"}]}, "is for files. Say it in the location that has them"),
         ({"proxy": "https://10.0.0.1", "backend": {"host": "a.test:x"}}, "has something behind its colon that is no port"),
         ({"root": "/srv", "max_body_size": "999999999999g"}, "is not a size"),
         ({"answer": {"text": '"' * 3000}}, "is longer than 4000 bytes, which nginx does not take"),

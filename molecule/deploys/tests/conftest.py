@@ -44,7 +44,7 @@ class Shop:
         return self._play("deploy.yml", "--limit", self.name, "--extra-vars", json.dumps(given), *flags)
 
     def load(self, timeout: float = 10) -> Load:
-        return Load(self.address, [SITE, f"POST {SITE}"], label=version_of, pause=0.1, timeout=timeout)
+        return Load(self.address, [SITE, f"POST {SITE}"], label=version_of, timeout=timeout)
 
     def version(self) -> set[str]:
         """Which versions visitors meet."""

@@ -75,7 +75,7 @@ class Server:
         return self._play(playbook, "--limit", self.name, "--extra-vars", json.dumps(variables), *flags)
 
     def load(self, *urls: str) -> Load:
-        return Load(self.address, urls or URLS, label=version_of, pause=0.1)
+        return Load(self.address, urls or URLS, label=version_of)
 
     def versions(self, *urls: str) -> set[str]:
         """Which versions a visitor sees: more than one would be half of each."""

@@ -14,7 +14,9 @@ FOR_EVER = "public, max-age=31536000, immutable"
     [
         ("/site.9ae1f9c10fb5.css", 200, [FOR_EVER]),
         ("/photo.20260101.txt", 200, []),
+        ("/photo-9ae1-426614174a0c.css", 200, []),
         ("/index.html", 200, []),
+        ("/assets/page.html", 200, []),
         ("/missing.9ae1f9c10fb5.css", 404, []),
         ("/assets/index-DiwrgTda.js", 200, [FOR_EVER]),
         ("/assets/missing.js", 404, []),
@@ -67,3 +69,8 @@ def test_nothing_that_visitors_have_brought_acts_in_the_sites_name(ask, path, sa
     answer = ask("files", path)
     assert answer.status == 200 and answer.headers.get_all("X-Content-Type-Options") == ["nosniff"]
     assert [("sandbox" in policy, "default-src 'none'" in policy) for policy in answer.headers.get_all("Content-Security-Policy") or []] == [(True, True)] * sandboxed
+
+
+def test_what_is_not_for_everybody_is_kept_by_its_visitor_alone(host, name):
+    head = host.check_output("curl --silent --insecure --head https://files.%s.example.test/closed/site.9ae1f9c10fb5.css", name)
+    assert "cache-control: private, max-age=31536000, immutable" in head.lower(), head

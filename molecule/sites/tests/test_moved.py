@@ -11,6 +11,7 @@ import pytest
         ("/a", "/b"),
         ("/A?c=d", "/b?c=d"),
         ("/away", "https://away.example.test/"),
+        ("/away?q=1", "https://away.example.test/?q=1"),
         ("/away%20now?q", "https://away.example.test/there?x=y"),
         ("/archive/0.html", "/articles/0"),
         ("/archive/4999.html?q=1", "/articles/4999?q=1"),
@@ -27,6 +28,14 @@ def test_a_path_that_has_moved_leads_on(ask, name, path, leads):
     assert answer.headers["X-Frame-Options"] == "SAMEORIGIN" and not answer.headers["X-Broken"]
 
 
+@pytest.mark.parametrize(("path", "status", "words"), [("/spa/", 200, "www/spa/index.html"), ("/shelf/spa", 200, "www/spa/index.html"), ("/api/", 200, "9001"), ("/api", 301, "")])
+def test_no_path_leads_round_and_round(ask, path, status, words):
+    answer = ask("moved", path)
+    assert answer.status == status and words in answer.text
+    if status == 301:
+        assert answer.headers["Location"] == "/api/" and ask("moved", "/api/").status == 200
+
+
 @pytest.mark.parametrize("path", ["/", "/b", "/archive/5000.html", "/?a=/b/"])
 def test_what_has_not_is_where_it_was(told, path):
     assert told("moved", path)["path"] == path
@@ -37,7 +46,7 @@ def test_what_is_posted_keeps_its_body(visitor, name):
     assert answer.status == 200 and '"read": 3' in answer.text
 
 
-@pytest.mark.parametrize(("path", "leads"), [("/a", "/a/"), ("/a/b?c=d", "/a/b/?c=d"), ("/a/", None), ("/a.html", None), ("/.well-known/x", None), ("/", None)])
+@pytest.mark.parametrize(("path", "leads"), [("/a", "/a/"), ("/a/b?c=d", "/a/b/?c=d"), ("/a/", None), ("/a.html", None), ("/.well-known/x", None), ("/", None), ("/health", None)])
 def test_a_slash_is_added_where_there_is_none(visitor, name, path, leads):
     site = f"http://slashed.{name}.example.test"
     answer = visitor.get(site + path)

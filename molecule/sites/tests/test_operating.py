@@ -49,6 +49,11 @@ def test_a_site_may_have_pages_of_its_own(ask):
     assert (nobody.status, nobody.text, nobody.headers["Content-Type"]) == (502, "own/502.json\n", "application/json; charset=utf-8")
 
 
+def test_a_page_that_is_not_there_takes_no_status_away(ask):
+    answer = ask("paged", "/slow/never")
+    assert answer.status == 504 and "The application takes too long" in answer.text
+
+
 # ---- closed for a while
 
 
@@ -62,6 +67,8 @@ def test_a_file_closes_a_site_and_opens_it_again(host, ask, visitor, inside, nam
         assert closed.headers["X-Frame-Options"] == "SAMEORIGIN"
         assert visitor.post(f"https://closing.{name}.example.test/", {"a": "b"}).status == 503
         assert ask("closing", "/health").status == 200
+        unwell = ask("closing", "/health/nobody")
+        assert unwell.status == 502 and "The application is not answering" in unwell.text and not unwell.headers["Retry-After"]
         assert inside("closing")[0] == 200
         assert visitor.get(f"http://closing.{name}.example.test/.well-known/acme-challenge/test").text == "token\n"
         assert ask("main").status == 200

@@ -157,7 +157,7 @@ def test_hashes_are_read_by_root_and_nginx_alone(host):
     assert (file.mode, file.user, file.group) == (0o640, "root", "www-data")
     hashes = re.findall(r":(\S+)", file.content_string)
     assert len(hashes) == 2
-    told = host.check_output("journalctl --no-pager --quiet --grep 'nginx_generation.*state=published'")
+    told = host.check_output("journalctl --no-pager --quiet --grep 'Invoked with .*state=published'")
     assert "texts=NOT_LOGGING_PARAMETER" in told and not any(secret in told for secret in (ANNA, *hashes))
 
 
@@ -245,7 +245,8 @@ def test_connections_are_counted_while_they_are_open(visitor, ask, name):
     ],
 )
 def test_programs_that_are_not_wanted_get_nothing(visitor, host, name, agent, status):
-    answer = visitor.get(f"http://picky.{name}.example.test/?nikto", User_Agent=agent)
+    answer = visitor.get(f"https://picky.{name}.example.test/?nikto", User_Agent=agent)
     assert answer.status == status and ("index.html" in answer.text) == (status == 200)
+    assert visitor.get(f"https://picky.{name}.example.test/a:nikto", User_Agent=agent).status == (404 if status == 200 else 403)
     host.check_output("mkdir -p /var/lib/portico/acme/.well-known/acme-challenge && echo token >/var/lib/portico/acme/.well-known/acme-challenge/test")
     assert visitor.get(f"http://picky.{name}.example.test/.well-known/acme-challenge/test", User_Agent=agent).text == "token\n"
