@@ -175,13 +175,13 @@ def test_a_backend_that_cannot_be_verified_gets_no_request(ask, path):
 
 
 @pytest.mark.parametrize("path", ["/verified/away", "/inner/away"])
-def test_a_backend_of_another_name_leads_visitors_back_to_the_site(ask, name, path):
-    assert ask("backends", path).headers["Location"] == f"https://backends.{name}.example.test{path}/from/here"
+def test_a_backend_of_another_name_leads_visitors_back_to_the_site(ask, path):
+    assert ask("backends", path).headers["Location"] == f"{path}/from/here"
 
 
 @pytest.mark.parametrize("path", ["/verified/elsewhere", "/inner/elsewhere"])
-def test_also_where_it_leads_to_another_path(ask, name, path):
-    assert ask("backends", path).headers["Location"] == f"https://backends.{name}.example.test/login"
+def test_also_where_it_leads_to_another_path(ask, path):
+    assert ask("backends", path).headers["Location"] == "/login"
 
 
 def test_events_arrive_while_the_stream_is_open(name, ask, address, visitor):

@@ -123,11 +123,11 @@ def through(inside, site, path, *words, **said):
 
 
 def test_a_trusted_proxy_says_who_asks_and_how(inside):
-    status, body = through(inside, "guarded", "/open/", X_Forwarded_For="6.6.6.6, 192.0.2.77", X_Forwarded_Proto="http", X_Request_ID="from-the-proxy-1")
+    status, body = through(inside, "guarded", "/open/", X_Forwarded_For="6.6.6.6, 192.0.2.77", X_Forwarded_Proto="https", X_Request_ID="from-the-proxy-1")
     heard = backend(body)
     assert status == 200
     assert (heard["x-forwarded-for"], heard["x-real-ip"]) == ("192.0.2.77", "192.0.2.77")
-    assert (heard["x-forwarded-proto"], heard["x-request-id"]) == ("http", "from-the-proxy-1")
+    assert (heard["x-forwarded-proto"], heard["x-request-id"]) == ("https", "from-the-proxy-1")
 
 
 def test_nobody_else_does(ask, inside):
