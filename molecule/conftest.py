@@ -134,5 +134,5 @@ def _server_report(container: str) -> str:
     with (SHARED / "report.sh").open() as script:
         command = ["docker", "exec", "--interactive", container, "bash"]
         return subprocess.run(
-            command, stdin=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            command, stdin=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
         ).stdout
