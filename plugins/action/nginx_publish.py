@@ -32,7 +32,8 @@ class ActionModule(PorticoAction):
             _refuse_shared(state, options["scope"], wanted_sites)
             settings, owner = _settings(state, options)
             host = _host(state)
-            _refuse_what_it_cannot(state, settings)
+            if options["state"] == "present":
+                _refuse_what_it_cannot(state, settings)
             base = render.base(settings, host)
             scope = options["scope"]
             own = render.scope_files(scope, known, wanted_sites, state["passwords"])

@@ -22,6 +22,8 @@ UNIT = "nginx.service"
 ERROR_LOG = "/var/log/nginx/error.log"
 PID_FILE = "/run/nginx.pid"
 LOCK = "/run/lock/portico-nginx.lock"
+SECONDS_OF_DOUBT = 3
+"""nginx tries for so long to do what it is told. What its log says sooner may be somebody's URL."""
 SECONDS_TO_PROVE = 60
 SECONDS_FOR_ANOTHER_RUN = 300
 SECONDS_FOR_A_HANDSHAKE = 10
@@ -175,10 +177,11 @@ def _reload() -> str | None:
     if told.rc != 0:
         journal = commands.run(["journalctl", "--unit", UNIT, "--lines", "10", "--no-pager", "--output", "cat"])
         return f"nginx does not reload: {relevant(journal.out or told.err)}"
-    deadline = time.monotonic() + SECONDS_TO_PROVE
+    told_at = time.monotonic()
+    deadline = told_at + SECONDS_TO_PROVE
     while before & accepting_workers():
         refused = refusal(log.read(), master())
-        if refused:
+        if refused and time.monotonic() > told_at + SECONDS_OF_DOUBT:
             return f"nginx passed its configuration and refused to run it: {refused}"
         if time.monotonic() > deadline:
             return f"nginx has not changed its workers after {SECONDS_TO_PROVE} seconds"
@@ -190,7 +193,7 @@ def refusal(said: str, process: str) -> str | None:
     """Return why nginx goes on as before, if it said so in its error log.
 
     A port that is taken it tries again, for two seconds and a half, and has it if it is free then. What visitors ask for stands in
-    that log too, with their line breaks, and is not taken for nginx's own words.
+    that log too, with their line breaks: to pass for nginx's own words it would have to guess the master's process ID.
 
     :param said: lines of the log.
     :param process: the process ID of nginx's master, as the log has it.

@@ -484,7 +484,7 @@ class Nginx:
 
     def _make_logs(self, tree: dict[str, str]) -> None:
         """Make the logs that a configuration names as the package has made its own: nginx would let everybody read them."""
-        named = {path for text in tree.values() for path in re.findall(rf"^\s*access_log ({LOGS}/[^\s/]+)[ ;]", text, re.MULTILINE)}
+        named = {path for text in tree.values() for path in re.findall(rf"^\s*access_log ({LOGS}/[^\s/$;]+)[ ;]", text, re.MULTILINE)}
         for path in sorted(named):
             with contextlib.suppress(FileExistsError, FileNotFoundError, KeyError):
                 owner, group = pwd.getpwnam(layout.NGINX_USER).pw_uid, grp.getgrnam("adm").gr_gid
@@ -612,10 +612,11 @@ class Nginx:
         :param before: the workers that accepted connections until then.
         :raises GenerationError: when it does not, which it tells nobody: not by its exit code, not systemd.
         """
-        deadline = time.monotonic() + serving.SECONDS_TO_PROVE
+        told_at = time.monotonic()
+        deadline = told_at + serving.SECONDS_TO_PROVE
         while _serving() != number or before & serving.accepting_workers():
             refused = serving.refusal(log.read(), serving.master())
-            if refused:
+            if refused and time.monotonic() > told_at + serving.SECONDS_OF_DOUBT:
                 raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {refused}")
             if time.monotonic() > deadline:
                 raise GenerationError(f"nginx does not run the new configuration after {serving.SECONDS_TO_PROVE} seconds, so the one before is back.")

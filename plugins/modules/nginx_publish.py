@@ -645,8 +645,8 @@ options:
     description:
       - Whether all of Portico's lists that the play has are checked first, as M(portico.web.check) does it. The role says
         yes, and saves a task.
-      - O(sites), O(apps), O(upstreams), O(access) and O(limits) are then the play's own C(nginx_sites), C(nginx_apps) and so on, unless they
-        are given.
+      - O(sites), O(apps), O(upstreams), O(access), O(limits) and O(caches) are then the play's own C(nginx_sites), C(nginx_apps)
+        and so on, unless they are given.
     type: bool
     default: false
   packages:

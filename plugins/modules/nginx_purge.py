@@ -114,7 +114,7 @@ def mistake(scope: str, cache: str, urls: list[str] | None) -> str | None:
         if not re.match("https?://[^/]+/", url):
             return f"urls: {url!r} is not a whole URL. Write one such as https://shop.example.com/list, or with a * at its end for all that begin so."
     if not os.path.isdir(layout.cache(scope, cache)):
-        known = [name.removeprefix(layout.CACHE_PREFIX).split("~") for name in sorted(os.listdir(layout.CACHES)) if name.startswith(layout.CACHE_PREFIX)]
+        known = [name.removeprefix(layout.CACHE_PREFIX).split("~") for name in sorted(os.listdir(layout.CACHES)) if name.startswith(layout.CACHE_PREFIX) and name.count("~") == 2]
         there = f"There are: {', '.join(f'{name} (scope {owner})' for owner, name in known)}." if known else "No site names one."
         return f'cache: "{cache}" of the scope "{scope}" is not on this host. {there}'
     return None

@@ -9,7 +9,7 @@ import typing as t
 from collections.abc import Iterable, Mapping
 
 from ansible_collections.portico.web.plugins.module_utils.generation import PASSWORDS
-from ansible_collections.portico.web.plugins.plugin_utils import backends, entries, formats, hashes, headers, urls
+from ansible_collections.portico.web.plugins.plugin_utils import backends, entries, formats, hashes, headers, proxies, urls
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, Mistake, PorticoError, problem
 
 _NOTHING: t.Final[Entry] = {"allow": None, "deny": None, "users": None, "realm": "", "any": False, "clients": None, "ask": None}
@@ -205,6 +205,7 @@ _NOT_PASSED = (
     *("host", "connection", "upgrade", "content-length", "transfer-encoding", "authorization", "forwarded", "te", "expect", "range"),
     *("x-real-ip", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix"),
     *("x-forwarded-server", "x-forwarded-scheme", "x-forwarded-ssl", "x-forwarded-protocol", "x-original-url", "x-rewrite-url", "x-host", "x-request-id"),
+    *(name.lower() for name in proxies.SAID_BY_PROXIES),
 )
 """What nginx tells backends itself."""
 

@@ -96,7 +96,7 @@ def kept(scope: str, cache: Entry) -> Entry:
         **cache,
         "number": f"{number:08x}",
         "folder": layout.cache(scope, cache["name"]),
-        "cookies": None if cache["private_cookies"] is None else [f"~{_anywhere(name)}" for name in names],
+        "cookies": None if cache["private_cookies"] is None else [*(f"~*{_anywhere(name)}" for name in names), *([_ENCODED] if names else [])],
         "missing": min(cache["fresh"], _MISSING),
     }
 
@@ -122,6 +122,9 @@ def _check(variable: str, cache: Entry) -> None:
     if cache["keep"] < cache["fresh"]:
         raise mistake("keep", cache["keep"], f"is less than its fresh ({cache['fresh']}), and nothing would be fresh for so long. Keep it as long at the least.")
 
+
+_ENCODED = "~(^|[;,])[^=;,]*%"
+"""A name with a sign that some backends decode."""
 
 _NUMBERS: t.Final = {"keep": (1, 31_536_000), "fresh": (0, 31_536_000)}
 _SMALLEST = 1 << 20

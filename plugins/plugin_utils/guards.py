@@ -100,6 +100,9 @@ def _refuse_what_would_be_open(site: Entry, locations: Sequence[Entry], some_ver
         why = "leads to a backend, which would believe what visitors say of themselves, as if it came from who is asked. Write it in locations."
         raise mistake("extra_config", HIDDEN, why)
     for location in locations:
+        if tells and _passes_on(location["extra_config"], 1 if location["does"] in _BACKENDS else 0):
+            why = f"leads to a backend inside of {location['path']}, which would believe what visitors say of themselves, as if it came from who is asked. Write it in locations."
+            raise mistake("locations.extra_config", HIDDEN, why)
         if some_verify and location["policy"] and location["policy"]["clients"] and _has_locations(location["extra_config"]):
             why = f"has a location inside of {location['path']}, and nginx would ask nobody for a certificate there. Write it in locations."
             raise mistake("locations.extra_config", HIDDEN, why)
@@ -110,9 +113,9 @@ def _has_locations(text: str | None) -> bool:
     return bool({"location", "include"} & {words[0] for depth, words, _line in statements(text or "") if depth == 0})
 
 
-def _passes_on(text: str | None) -> bool:
-    """Return whether a text leads to a backend at any depth, or includes a file that may."""
-    return any(words[0].endswith("_pass") or words[0] == "include" for _depth, words, _line in statements(text or ""))
+def _passes_on(text: str | None, depth: int = 0) -> bool:
+    """Return whether a text leads to a backend at a depth or below it, or includes a file that may."""
+    return any(at >= depth and (words[0].endswith("_pass") or words[0] == "include") for at, words, _line in statements(text or ""))
 
 
 def of_all(locations: Sequence[Entry], of_its_site: Entry, over_all: Entry) -> list[Entry]:

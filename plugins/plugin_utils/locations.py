@@ -67,14 +67,14 @@ def of_site(site: Entry, known: Known, of_its_block: Entry, mistake: Mistake) ->
     return locations
 
 
-def _added(extra: str | None) -> list[str]:
-    """Return the directives of headers that a text says for its own block, as they are written: a block with some of its own loses them."""
+def _added(extra: str | None, names: str = "add_header|proxy_hide_header") -> list[str]:
+    """Return the directives of some names that a text says for its own block, as they are written: a block with some of its own loses them."""
     found, depth, start = [], 0, None
     for token in tokens(extra or ""):
         if not token.mark:
             start = token.start if start is None else start
             continue
-        if token.mark == ";" and depth == 0 and start is not None and re.match(r"(add_header|proxy_hide_header)\s", (extra or "")[start:]):
+        if token.mark == ";" and depth == 0 and start is not None and re.match(rf"(?:{names})\s", (extra or "")[start:]):
             found.append((extra or "")[start : token.end])
         depth += {"{": 1, "}": -1, ";": 0}[token.mark]
         start = None
@@ -136,7 +136,7 @@ def _locations(site: Entry, location: Entry, of_its_block: Entry, prefix: str, k
 
 def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: str, mistake: Mistake) -> Entry:
     path = location["path"]
-    if path.startswith(layout.OWN_PATHS):
+    if path.startswith(layout.OWN_PATHS[1]) or (path == layout.OWN_PATHS[0] and site["tls"] and not location["exact"]):
         raise mistake(f"{prefix}path", path, "is Portico's own. Choose another one.")
     if does == "alias" and not path.endswith("/") and not location["exact"]:
         raise mistake(f"{prefix}path", path, "has no slash at its end, and nginx would lead visitors out of the folder of its alias. Write one.")
@@ -157,12 +157,13 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         "rest": _rest(does, target),
         "fallback": location["fallback"],
         "uploads": bool(location["uploads"]),
-        "bare": site["trailing_slash"] == "remove",
+        "bare": site["trailing_slash"] == "remove" and not {"try_files", "autoindex"} & said(location["extra_config"]),
         "spoken": spoken,
         "tries": None,
         "waits": None,
         "sends": sends,
         "repeated": _added(site["extra_config"]) if sends else [],
+        "repeated_pages": _added(site["extra_config"], "error_page"),
         "access": None,
         "limits": None,
         "wait": None,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import string
 import typing as t
@@ -106,7 +107,7 @@ def of_site(site: Entry, read_text: Callable[[str], str], mistake: Mistake) -> M
 def _refuse_circles(moves: Moves, site: Entry, key: str, mistake: Mistake) -> None:
     """Refuse what would lead a visitor round and round."""
     paths = {_folded(old): old for old in moves}
-    leads = {_folded(old): _here(new, site["server_names"]) for old, new in moves.items()}
+    leads = {_folded(old): _here(new, site) for old, new in moves.items()}
     for start, old in paths.items():
         met, at = {start}, leads[start]
         while at in leads and at not in met:
@@ -116,10 +117,25 @@ def _refuse_circles(moves: Moves, site: Entry, key: str, mistake: Mistake) -> No
             raise mistake(key, old, f"leads back to itself{f' by way of {paths[leads[start]]}' if leads[start] != start else ''} (capitals make no difference). Take it out.")
 
 
-def _here(target: str, names: Sequence[str]) -> str | None:
-    """Return the path at which a target is asked for on the site itself, as nginx looks it up; None where it is elsewhere."""
+def _here(target: str, site: Entry) -> str | None:
+    """Return the path at which a target is met on the site itself, as nginx looks it up; None where it is elsewhere."""
     parts = urlsplit(target)
-    return _folded(unquote(parts.path or "/")) if not parts.hostname or parts.hostname in names else None
+    if parts.hostname and parts.hostname not in site["server_names"]:
+        return None
+    path = unquote(parts.path or "/")
+    path = posixpath.normpath("/" + path.lstrip("/")) + ("/" if path.endswith("/") and path.strip("/") else "")
+    if path not in _unslashed(site):
+        if site["trailing_slash"] == "remove":
+            path = path.rstrip("/") or "/"
+        elif site["trailing_slash"] == "add" and not path.endswith("/") and "." not in path.rpartition("/")[2]:
+            path += "/"
+    return _folded(path)
+
+
+def _unslashed(site: Entry) -> list[str]:
+    """Return the paths of locations at which no slash is added or taken away: at which the other form is another path, or is led back by nginx itself."""
+    adds = site["trailing_slash"] == "add"
+    return [location["path"] for location in site["locations"] if (location["exact"] if adds else location["path"].endswith("/") and location["path"] != "/")]
 
 
 def _folded(path: str) -> str:
@@ -142,12 +158,10 @@ def slash(scope: str, site: Entry) -> Entry:
     """Return how a slash at the end of paths is added or taken away, as the http level has it.
 
     :returns: C(name) of the site; C(variable), which has where a path leads; C(adds); C(exempt), the patterns of paths that stay
-        what they are: those of locations, at which the other form is another path, or is led back by nginx itself.
+        what they are.
     """
-    adds = site["trailing_slash"] == "add"
-    paths = [location["path"] for location in site["locations"] if (location["exact"] if adds else location["path"].endswith("/") and location["path"] != "/")]
     number = zlib.crc32("/".join((scope, "slash", site["name"])).encode())
-    return {"name": site["name"], "variable": f"$portico_slash_{number:08x}", "adds": adds, "exempt": [_raw(path) for path in paths]}
+    return {"name": site["name"], "variable": f"$portico_slash_{number:08x}", "adds": site["trailing_slash"] == "add", "exempt": [_raw(path) for path in _unslashed(site)]}
 
 
 def _raw(path: str) -> str:

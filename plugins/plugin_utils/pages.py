@@ -34,6 +34,8 @@ _TEXTS: t.Final[Mapping[str, tuple[str, str, int | None]]] = {
 
 _TYPES: t.Final = {".html": "text/html", ".htm": "text/html", ".json": "application/json", ".txt": "text/plain", ".xml": "application/xml"}
 _LONGEST = 86_400
+_LONGEST_OPEN = 1000
+"""Bytes: it stands in a pattern, where signs have a backslash before them."""
 
 
 def standard() -> dict[str, Entry]:
@@ -63,6 +65,8 @@ def maintenance(value: Entry) -> Entry:
     """Return how a site is closed, as it was written."""
     if not 1 <= value["retry_after"] <= _LONGEST:
         raise ValueError(f"has a retry_after that is not possible. Write a number of seconds from 1 to {_LONGEST}.")
+    if any(len(path.encode()) > _LONGEST_OPEN for path in value["open"]):
+        raise ValueError(f"has a path in open that is longer than {_LONGEST_OPEN} bytes. Shorten it.")
     return dict(value)
 
 

@@ -27,6 +27,19 @@ CDNS: t.Final[Mapping[str, Sequence[str]]] = {
 }
 """The networks of which a CDN asks."""
 
+SAID_BY_PROXIES: t.Final = ("CF-Connecting-IP", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "Client-IP", "Fastly-Client-IP")
+"""Headers in which proxies name the visitor, besides those that nginx writes itself: no backend hears them from a visitor."""
+_WRITTEN = ("x-forwarded-for", "x-real-ip")
+
+
+def taken_headers(trusted: str) -> list[str]:
+    """Return the headers that no backend hears from a visitor.
+
+    :param trusted: the one in which trusted proxies name it.
+    """
+    return list({name.lower(): name for name in (*SAID_BY_PROXIES, trusted) if name.lower() not in _WRITTEN}.values())
+
+
 DIRECTIVES: t.Final = frozenset({"real_ip_header", "real_ip_recursive"})
 """What nginx can be told once of what they say."""
 

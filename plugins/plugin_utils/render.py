@@ -203,7 +203,7 @@ def once_at_http_level() -> set[str]:
 
 def _common(settings: Mapping[str, t.Any], host: Host) -> dict[str, t.Any]:
     complete = {**default_settings(), **settings}
-    return {"host": host, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, "apps_folder": layout.APPS, **complete, "pages": pages.STATUSES, "trusted_proxies": proxies.networks(complete["trusted_proxies"])}
+    return {"host": host, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, "apps_folder": layout.APPS, **complete, "pages": pages.STATUSES, "trusted_proxies": proxies.networks(complete["trusted_proxies"]), "taken_headers": proxies.taken_headers(complete["trusted_header"])}
 
 
 def _upstreams(site: Mapping[str, t.Any], sockets: Mapping[str, str]) -> dict[str, str]:

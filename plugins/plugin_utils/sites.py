@@ -18,6 +18,10 @@ from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN,
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 
+_LONGEST_SLASHED = 200
+"""Bytes: a path that is exempt from it stands in a pattern, with each of its signs in all forms."""
+
+
 def normalise_sites(
     sites: object, apps: Sequence[Mapping[str, t.Any]] | None, variable: str = "nginx_sites", named: Named | None = None
 ) -> list[Entry]:
@@ -102,7 +106,8 @@ def _port(value: object) -> None:
 
 
 def _header(value: object) -> None:
-    headers.name(str(value))
+    if headers.name(str(value)).lower() in ("host", "connection", "upgrade", "x-request-id", "x-forwarded-proto", "x-forwarded-host", "forwarded", "proxy_protocol"):
+        raise ValueError("does not name a visitor's address. Write one such as X-Forwarded-For or CF-Connecting-IP; nginx_proxy_protocol is said by itself.")
 
 
 def _scope(value: object) -> None:
@@ -149,6 +154,9 @@ def _site(variable: str, site: Entry, known: locations.Known) -> Entry:
     block = guards.NONE if known.named is None else guards.of_site(site, known.named, mistake)
     found = locations.of_site(site, known, block, mistake)
     over_all = guards.over_all(site, block, found, mistake)
+    long = next((location["path"] for location in found if len(location["path"].encode()) > _LONGEST_SLASHED), None)
+    if site["trailing_slash"] and long:
+        raise mistake("trailing_slash", site["trailing_slash"], f"is not possible with a location whose path is longer than {_LONGEST_SLASHED} bytes ({shown(long[:40])}...). Take one of them out.")
     return {
         "name": site["name"],
         "server_names": names,

@@ -113,6 +113,10 @@ def site(**keys):
             'key "locations.extra_config": has a location inside of /in/, and nginx would ask nobody for a certificate there',
         ),
         ({"access": "asked", "extra_config": "location /x/ { location /x/y/ { proxy_pass http://127.0.0.1:9; } }"}, 'key "extra_config": leads to a backend'),
+        (
+            {"locations": [{"path": "/", "root": "/srv", "access": "asked", "extra_config": "location /x/ { proxy_pass http://127.0.0.1:9; }"}]},
+            'key "locations.extra_config": leads to a backend inside of /,',
+        ),
         ({"access": "asked", "extra_config": "include snippets/x.conf;"}, 'key "extra_config": leads to a backend, which would believe what visitors say of themselves'),
         (
             {"access": "partners", "extra_config": "location /x/ { }", "locations": [{"path": "/", "proxy": BACKEND, "access": "everybody"}]},
@@ -167,6 +171,21 @@ def test_what_a_site_says_is_said_once_and_its_locations_have_it(blocks):
 )
 def test_a_location_takes_back_all_that_its_site_says_and_it_does_not(blocks, around, inside, said):
     assert said <= set(blocks(access=around, locations=[{"path": "/", "proxy": BACKEND, "access": inside}])["/"])
+
+
+def test_a_location_with_headers_of_its_own_keeps_the_way_to_sign_in_and_every_page(blocks):
+    keys = {"access": "asked", "error_pages": {404: "/srv/404.html"}, "extra_config": "error_page 405 /no.html;"}
+    own = {"headers": {"X-A": "b"}, "extra_config": "error_page 502 = @mine;"}
+    pages = [word for word in blocks(**keys, locations=[{"path": "/", "proxy": BACKEND, **own}])["/"] if word.startswith("error_page")]
+    # The first that has a status counts: what somebody has written, then what is written around, then ours.
+    assert pages == [
+        "error_page 502 = @mine",
+        "error_page 405 /no.html",
+        "error_page 401 = @portico-sign-in-asked",
+        "error_page 404 /.portico/page/404",
+        "error_page 403 404 405 413 429 500 502 503 504 /.portico/page/at/1",
+    ]
+    assert not any(word.startswith("error_page") for word in blocks(**keys, locations=[{"path": "/", "proxy": BACKEND}])["/"])
 
 
 def test_a_password_is_not_passed_on_unless_it_may_be_the_apps(blocks):

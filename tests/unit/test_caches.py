@@ -112,7 +112,7 @@ def test_only_the_caches_that_are_used_are_there_each_once(tmp_path):
 def test_who_is_known_is_told_by_named_cookies_or_by_any(tmp_path):
     maps = {tuple(each["args"]): {line["directive"]: line["args"] for line in each["block"]} for each in written(tmp_path, cache="pages", proxy=BACKEND)["scopes/main.conf"] if each["directive"] == "map"}
     (known,) = [lines for (variable, _into), lines in maps.items() if variable == "$http_cookie"]
-    assert known == {"default": [""], "~sessionid": ["1"], "~wp[_. [+]": ["1"]}
+    assert known == {"default": [""], "~*sessionid": ["1"], "~*wp[_. [+]": ["1"], "~(^|[;,])[^=;,]*%": ["1"]}
     maps = {tuple(each["args"]): {line["directive"]: line["args"] for line in each["block"]} for each in written(tmp_path, cache="micro", proxy=BACKEND)["scopes/main.conf"] if each["directive"] == "map"}
     (known,) = [lines for (variable, _into), lines in maps.items() if variable == "$http_cookie"]
     assert known == {"default": ["1"], "": [""]}

@@ -13,7 +13,7 @@ NAMED = named.normalise({})
 
 
 def site(**keys):
-    return {"name": "shop", "server_names": ["shop.example.com"], "root": "/srv", **keys}
+    return {"name": "shop", "server_names": ["shop.example.com"], **({} if "locations" in keys else {"root": "/srv"}), **keys}
 
 
 def complete(text=None, **keys):
@@ -45,6 +45,10 @@ def complete(text=None, **keys):
         ({"redirects": {"/caf%C3%A9": "/caf%C3%A9"}}, "leads back to itself"),
         ({"redirects": {"/a": "https://shop.example.com/a"}}, "leads back to itself"),
         ({"redirects": {"/a": "/b", "/b": "/A", "/c": "/a"}}, '"/a" leads back to itself by way of /b'),
+        ({"redirects": {"/a": "/a/"}, "trailing_slash": "remove"}, "leads back to itself"),
+        ({"redirects": {"/a/": "/a"}, "trailing_slash": "add"}, "leads back to itself"),
+        ({"redirects": {"/a": "/b/../a"}}, "leads back to itself"),
+        ({"trailing_slash": "add", "locations": [{"path": "/" + "x" * 200, "root": "/srv"}]}, "is not possible with a location whose path is longer than 200 bytes"),
         ({"redirects_file": "moved.txt", "redirects": {"/a": "/b"}, "text": "/b /a\n"}, 'key "redirects_file": "/a" leads back to itself by way of /b'),
         ({"redirects": {"/old": "/a", "/OLD": "/b"}}, "whose path has been said before (capitals make no difference). Keep one."),
         ({"redirects": {"/a/../b": "/c"}}, "whose path nobody asks for"),

@@ -17,7 +17,7 @@ def site(**keys):
 def location(path, does, target, rest="", number=1):
     unsaid = dict.fromkeys(("fallback", "spoken", "tries", "waits", "sends", "max_body_size", "timeout", "unbuffered", "access_log", "extra_config", "access", "limits", "wait", "cache", "policy"))
     guarded = {"rules": [], "pages": False, "is_server": False, "told": [], "uploads": False, "bare": False, "guarded": False, "verifies": False}
-    return {"path": path, "exact": False, "number": number, "says": False, "does": does, "target": target, "rest": rest, "repeated": [], **unsaid, **guarded}
+    return {"path": path, "exact": False, "number": number, "says": False, "does": does, "target": target, "rest": rest, "repeated": [], "repeated_pages": [], **unsaid, **guarded}
 
 
 def test_an_app_brings_its_static_folders():

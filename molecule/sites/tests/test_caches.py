@@ -63,7 +63,7 @@ def test_what_is_for_one_visitor_is_not_kept(seen, path, kind):
     assert [seen(f"{path}/{kind}") for _number in range(2)] == [("MISS", "answer 1"), ("MISS", "answer 2")]
 
 
-@pytest.mark.parametrize("known", [{"Cookie": "sessionid=1"}, {"Cookie": "a=b; sessionid=1"}, {"Cookie": "a=b;sessionid=1"}, {"Cookie": "a=b;\tsessionid=1"}, {"Cookie": "sessionid =1"}, {"X-Api-Key": "1"}, {"Authorization": "Bearer 0"}, {"Authorization": "0"}])
+@pytest.mark.parametrize("known", [{"Cookie": "sessionid=1"}, {"Cookie": "a=b; sessionid=1"}, {"Cookie": "a=b;sessionid=1"}, {"Cookie": "a=b;\tsessionid=1"}, {"Cookie": "sessionid =1"}, {"Cookie": "%73essionid=1"}, {"Cookie": "SessionID=1"}, {"X-Api-Key": "1"}, {"Authorization": "Bearer 0"}, {"Authorization": "0"}])
 def test_who_is_known_gets_an_answer_of_its_own(seen, path, known):
     assert seen(path, **known) == ("BYPASS", "answer 1")
     assert seen(path) == ("MISS", "answer 2")
