@@ -616,7 +616,7 @@ class Nginx:
         deadline = told_at + serving.SECONDS_TO_PROVE
         while _serving() != number or before & serving.accepting_workers():
             refused = serving.refusal(log.read(), serving.master())
-            if refused and time.monotonic() > told_at + serving.SECONDS_OF_DOUBT:
+            if refused and time.monotonic() > told_at + serving.SECONDS_OF_DOUBT and _serving() != number:
                 raise GenerationError(f"nginx passed the new configuration and refused to run it, so the one before is back: {refused}")
             if time.monotonic() > deadline:
                 raise GenerationError(f"nginx does not run the new configuration after {serving.SECONDS_TO_PROVE} seconds, so the one before is back.")

@@ -136,7 +136,7 @@ def _locations(site: Entry, location: Entry, of_its_block: Entry, prefix: str, k
 
 def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: str, mistake: Mistake) -> Entry:
     path = location["path"]
-    if path.startswith(layout.OWN_PATHS[1]) or (path == layout.OWN_PATHS[0] and site["tls"] and not location["exact"]):
+    if f"{path}/".startswith(layout.OWN_PATHS[1]) or (path == layout.OWN_PATHS[0] and site["tls"] and not location["exact"]):
         raise mistake(f"{prefix}path", path, "is Portico's own. Choose another one.")
     if does == "alias" and not path.endswith("/") and not location["exact"]:
         raise mistake(f"{prefix}path", path, "has no slash at its end, and nginx would lead visitors out of the folder of its alias. Write one.")

@@ -107,24 +107,28 @@ def of_site(site: Entry, read_text: Callable[[str], str], mistake: Mistake) -> M
 def _refuse_circles(moves: Moves, site: Entry, key: str, mistake: Mistake) -> None:
     """Refuse what would lead a visitor round and round."""
     paths = {_folded(old): old for old in moves}
-    leads = {_folded(old): _here(new, site) for old, new in moves.items()}
+    leads = {_folded(old): _here(new, site, paths) for old, new in moves.items()}
     for start, old in paths.items():
         met, at = {start}, leads[start]
         while at in leads and at not in met:
             met.add(at)
             at = leads[at]
         if at == start:
-            raise mistake(key, old, f"leads back to itself{f' by way of {paths[leads[start]]}' if leads[start] != start else ''} (capitals make no difference). Take it out.")
+            by = f" by way of {paths[leads[start]]}" if leads[start] != start else ""
+            raise mistake(key, old, f"leads back to itself{by} (capitals make no difference). Take it out.")
 
 
-def _here(target: str, site: Entry) -> str | None:
-    """Return the path at which a target is met on the site itself, as nginx looks it up; None where it is elsewhere."""
+def _here(target: str, site: Entry, moved: Mapping[str, str]) -> str | None:
+    """Return the path at which a visitor who follows a target ends on the site itself, as nginx looks it up; None where it is elsewhere.
+
+    :param moved: the paths that have moved, which is looked at before slashes are.
+    """
     parts = urlsplit(target)
     if parts.hostname and parts.hostname not in site["server_names"]:
         return None
     path = unquote(parts.path or "/")
     path = posixpath.normpath("/" + path.lstrip("/")) + ("/" if path.endswith("/") and path.strip("/") else "")
-    if path not in _unslashed(site):
+    if _folded(path) not in moved and path not in unslashed(site):
         if site["trailing_slash"] == "remove":
             path = path.rstrip("/") or "/"
         elif site["trailing_slash"] == "add" and not path.endswith("/") and "." not in path.rpartition("/")[2]:
@@ -132,7 +136,7 @@ def _here(target: str, site: Entry) -> str | None:
     return _folded(path)
 
 
-def _unslashed(site: Entry) -> list[str]:
+def unslashed(site: Entry) -> list[str]:
     """Return the paths of locations at which no slash is added or taken away: at which the other form is another path, or is led back by nginx itself."""
     adds = site["trailing_slash"] == "add"
     return [location["path"] for location in site["locations"] if (location["exact"] if adds else location["path"].endswith("/") and location["path"] != "/")]
@@ -161,7 +165,7 @@ def slash(scope: str, site: Entry) -> Entry:
         what they are.
     """
     number = zlib.crc32("/".join((scope, "slash", site["name"])).encode())
-    return {"name": site["name"], "variable": f"$portico_slash_{number:08x}", "adds": site["trailing_slash"] == "add", "exempt": [_raw(path) for path in _unslashed(site)]}
+    return {"name": site["name"], "variable": f"$portico_slash_{number:08x}", "adds": site["trailing_slash"] == "add", "exempt": [_raw(path) for path in unslashed(site)]}
 
 
 def _raw(path: str) -> str:

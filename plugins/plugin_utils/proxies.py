@@ -32,12 +32,19 @@ SAID_BY_PROXIES: t.Final = ("CF-Connecting-IP", "True-Client-IP", "X-Client-IP",
 _WRITTEN = ("x-forwarded-for", "x-real-ip")
 
 
-def taken_headers(trusted: str) -> list[str]:
-    """Return the headers that no backend hears from a visitor.
+def told_header(trusted: str, is_read: bool) -> str | None:
+    """Return the header in which backends hear the visitor's address besides those in which all do: that of the proxies, where it is read."""
+    return trusted if is_read and trusted.lower() not in _WRITTEN else None
 
-    :param trusted: the one in which trusted proxies name it.
+
+def taken_headers(trusted: str, is_read: bool) -> list[str]:
+    """Return the headers that no backend hears from a visitor, and not from nginx either.
+
+    :param trusted: the one in which proxies name the visitor.
+    :param is_read: whether there are any that are trusted, and it is read.
     """
-    return list({name.lower(): name for name in (*SAID_BY_PROXIES, trusted) if name.lower() not in _WRITTEN}.values())
+    told = (told_header(trusted, is_read) or "").lower()
+    return [name for name in {name.lower(): name for name in (*SAID_BY_PROXIES, trusted)}.values() if name.lower() not in (*_WRITTEN, told)]
 
 
 DIRECTIVES: t.Final = frozenset({"real_ip_header", "real_ip_recursive"})

@@ -203,7 +203,8 @@ def once_at_http_level() -> set[str]:
 
 def _common(settings: Mapping[str, t.Any], host: Host) -> dict[str, t.Any]:
     complete = {**default_settings(), **settings}
-    return {"host": host, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, "apps_folder": layout.APPS, **complete, "pages": pages.STATUSES, "trusted_proxies": proxies.networks(complete["trusted_proxies"]), "taken_headers": proxies.taken_headers(complete["trusted_header"])}
+    is_read = bool(complete["trusted_proxies"]) and not complete["proxy_protocol"]
+    return {"host": host, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, "apps_folder": layout.APPS, **complete, "pages": pages.STATUSES, "trusted_proxies": proxies.networks(complete["trusted_proxies"]), "taken_headers": proxies.taken_headers(complete["trusted_header"], is_read), "told_header": proxies.told_header(complete["trusted_header"], is_read)}
 
 
 def _upstreams(site: Mapping[str, t.Any], sockets: Mapping[str, str]) -> dict[str, str]:

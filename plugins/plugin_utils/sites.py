@@ -154,8 +154,9 @@ def _site(variable: str, site: Entry, known: locations.Known) -> Entry:
     block = guards.NONE if known.named is None else guards.of_site(site, known.named, mistake)
     found = locations.of_site(site, known, block, mistake)
     over_all = guards.over_all(site, block, found, mistake)
-    long = next((location["path"] for location in found if len(location["path"].encode()) > _LONGEST_SLASHED), None)
-    if site["trailing_slash"] and long:
+    exempt = moves.unslashed({**site, "locations": found}) if site["trailing_slash"] else []
+    long = next((path for path in exempt if len(path.encode()) > _LONGEST_SLASHED), None)
+    if long:
         raise mistake("trailing_slash", site["trailing_slash"], f"is not possible with a location whose path is longer than {_LONGEST_SLASHED} bytes ({shown(long[:40])}...). Take one of them out.")
     return {
         "name": site["name"],

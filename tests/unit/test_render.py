@@ -159,6 +159,20 @@ def test_with_the_proxy_protocol_the_host_itself_is_still_heard(tmp_path):
     assert [each["args"] for each in visitors if each["args"][1:] == ["$portico_proxied"]] == [["", "$portico_proxied"]]
 
 
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ({}, {"CF-Connecting-IP": "", "True-Client-IP": ""}),
+        ({"trusted_proxies": ["10.0.0.7"], "trusted_header": "CF-Connecting-IP"}, {"CF-Connecting-IP": "$remote_addr", "True-Client-IP": ""}),
+        ({"trusted_proxies": ["10.0.0.7"], "trusted_header": "X-Visitor"}, {"X-Visitor": "$remote_addr", "CF-Connecting-IP": ""}),
+        ({"trusted_proxies": ["10.0.0.7"], "trusted_header": "X-Visitor", "proxy_protocol": True}, {"X-Visitor": "", "CF-Connecting-IP": ""}),
+    ],
+)
+def test_what_proxies_say_of_a_visitor_no_visitor_says(tmp_path, said, heard):
+    told = dict(directives(parsed(render.base(said, TRIXIE)["forwarded.conf"], tmp_path), "proxy_set_header"))
+    assert heard.items() <= told.items() and told["X-Forwarded-For"] == "$remote_addr"
+
+
 def test_http3_listens_beside_and_once_with_workers_of_its_own(tmp_path):
     said = {"http_port": 80, "https_port": 443, "http3": True}
     files = render.base(said, TRIXIE)
