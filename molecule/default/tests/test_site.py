@@ -84,7 +84,8 @@ def test_static_files_come_from_nginx(host, visitor, site):
     path = re.search(r'href="(/static/[^"]+\.css)"', visitor.get(f"https://{site}/").text).group(1)
     answer = visitor.get(f"https://{site}{path}")
     assert answer.status == 200 and "{" in answer.text
-    assert answer.headers["Cache-Control"] == "max-age=3600"
+    # Its name has a hash of its content.
+    assert answer.headers["Cache-Control"] == "max-age=31536000, immutable"
     assert answer.headers["Server"] == "nginx"
     # nginx makes its ETag of the file's time and size; Python's frameworks do not.
     assert re.fullmatch(r'"[0-9a-f]+-[0-9a-f]+"', answer.headers["ETag"])
