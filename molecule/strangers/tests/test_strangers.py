@@ -7,11 +7,12 @@ import json
 import pytest
 from load import Load
 
+# As on any server, logs are rotated: a package that is installed stays when Portico leaves.
 # As an administrator, a package and `certbot --nginx` leave them: relative includes, a password file and a certificate
 # named from /etc/nginx, a default server, and a directive that ours would say too.
 BEFORE = r"""
 export DEBIAN_FRONTEND=noninteractive
-apt-get -qq update && apt-get -qq install --no-install-recommends nginx openssl >/dev/null
+apt-get -qq update && apt-get -qq install --no-install-recommends nginx openssl logrotate >/dev/null
 cd /etc/nginx
 printf 'client_max_body_size 7m;\nkeepalive_timeout 20s;\n' >conf.d/tuning.conf
 printf 'allow all;\n' >snippets/everybody.conf
