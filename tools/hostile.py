@@ -39,6 +39,7 @@ HARMLESS: dict[str, Any] = {
     "host": "inner.example.com",
     "ca": "/etc/ssl/inner.pem",
     "certificate_name": "certified.example.com",
+    "script": "/srv/shop/index.php",
     "hide_headers": "X-Powered-By",
     "csp": "default-src 'none'",
     "csp_report_only": "default-src 'self'",
@@ -82,7 +83,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "caches": {"name": "pages", "fresh": 60},
 }
 """An entry that is right, of each list whose entries sites call by their names."""
-_BESIDE = {"backend": {"proxy": "https://inner.example.com"}, "cache": {"proxy": HARMLESS["proxy"]}}
+_BESIDE = {"backend": {"proxy": "https://inner.example.com"}, "backend.script": {"proxy": "fastcgi://127.0.0.1:9000"}, "cache": {"proxy": HARMLESS["proxy"]}}
 """What has to stand beside a key so that it means something; else it is files."""
 
 
@@ -115,7 +116,7 @@ def site(key: str, value: str) -> dict[str, Any]:
 def _with(key: str, value: str) -> dict[str, Any]:
     """Return a dotted key with its value, and what it needs beside it."""
     first, _dot, last = key.partition(".")
-    made: dict[str, Any] = {} if first in ANSWERS else copy.copy(_BESIDE.get(first, {"root": HARMLESS["root"]}))
+    made: dict[str, Any] = {} if first in ANSWERS else copy.copy(_BESIDE.get(key) or _BESIDE.get(first, {"root": HARMLESS["root"]}))
     if last in ("header", "value"):
         name, text = _HARMLESS_THERE.get(f"{first}.header", HARMLESS["header"]), _HARMLESS_THERE.get(f"{first}.value", HARMLESS["value"])
         made[first] = {value: text} if last == "header" else {name: value}
@@ -128,6 +129,8 @@ def named(option: str, key: str, value: str) -> dict[str, Any]:
     """Return an entry of a list that sites call by a name, right but for the value of one dotted key."""
     made = copy.deepcopy(NAMED[option])
     first, _dot, last = key.partition(".")
+    if key == "script":
+        made.update(protocol="fastcgi", tls=False)
     if not last:
         made[first] = value
         return made

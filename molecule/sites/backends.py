@@ -1,7 +1,8 @@
 """Backends of several kinds, which say what they were asked.
 
 At the ports 9001 and 9002 and at a unix socket: plain HTTP. At 9003 and 9005: TLS, with a certificate of a CA of its own. At 9004: one
-that takes each request and dies of it. Nothing is at 9009.
+that takes each request and dies of it. At 5354: one that talks by datagrams. At 9006: one that repeats the first line of a connection. Nothing is at 9009. At 127.0.0.2:9001: the one that a name leads to when it has moved. At 5353 a
+server for names, which are what a file says.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import socketserver
 import ssl
 import subprocess
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -32,6 +34,12 @@ class Backend(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path.endswith("/events"):
             self._events()
+        elif path.endswith("/minute"):
+            self._minute()
+        elif path.endswith("/parts") and self.headers.get("Range") == "bytes=4-6":
+            self._say(206, {"Content-Range": "bytes 4-6/10"}, b"456")
+        elif path.endswith("/parts"):
+            self._say(body=b"0123456789")
         elif path.endswith("/go"):
             go_on.set()
             self._say()
@@ -68,7 +76,10 @@ class Backend(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         posts[self.server.label] += 1
-        self._say(read=len(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
+        left = length = int(self.headers.get("Content-Length", 0))
+        while left and (piece := self.rfile.read(min(left, 1 << 20))):
+            left -= len(piece)
+        self._say(read=length - left)
 
     def _kept(self, path: str) -> None:
         """Say how often a path was asked for, in an answer that its last word describes; 503 while the backend is down."""
@@ -82,7 +93,7 @@ class Backend(BaseHTTPRequestHandler):
         if path.endswith("/slow"):
             # As long as it takes for others to ask for it as well.
             go_on.wait(10)
-        self._say(headers=kinds.get(path.rpartition("/")[2]), body=f"answer {asked[path]}".encode())
+        self._say(headers={"Accept-Ranges": "bytes", **kinds.get(path.rpartition("/")[2], {})}, body=f"answer {asked[path]}".encode())
 
     def _who(self) -> None:
         """Say whether a visitor gets in, by its cookie."""
@@ -104,11 +115,24 @@ class Backend(BaseHTTPRequestHandler):
         self.wfile.write(b"data: second\n\n")
         self.close_connection = True
 
+    def _minute(self) -> None:
+        """Say something each second of a minute."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("X-Accel-Buffering", "no")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for second in range(61):
+            self.wfile.write(b"data: %d\n\n" % second)
+            self.wfile.flush()
+            time.sleep(1)  # what is asked for is a stream that takes a minute
+        self.close_connection = True
+
     def _say(self, status: int = 200, headers: dict[str, str] | None = None, body: bytes | None = None, **more: object) -> None:
         said = {"server": self.server.label, "path": self.path, "headers": {name.lower(): value for name, value in self.headers.items()}, **more}
         body = json.dumps(said).encode() if body is None else body
         self.send_response(status)
-        for name, value in {"X-Powered-By": "backends", "Content-Length": str(len(body)), **(headers or {})}.items():
+        for name, value in {"Content-Type": "application/json", "X-Powered-By": "backends", "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -129,13 +153,52 @@ class Dying(Backend):
         self.close_connection = True
 
 
+class Names(socketserver.BaseRequestHandler):
+    """Tells the address of a name that is a file's, for a second; of others, that there are none (RFC 1035)."""
+
+    def handle(self) -> None:
+        asked, at, labels = self.request[0], 12, []
+        while length := asked[at]:
+            labels.append(asked[at + 1 : at + 1 + length].decode().lower())
+            at += 1 + length
+        question, kind = asked[12 : at + 5], asked[at + 1 : at + 3]
+        path = f"{RUN}/names/{'.'.join(labels)}"
+        there = os.path.exists(path)
+        answer = b""
+        if there and kind == b"\0\1":
+            with open(path) as file:
+                answer = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton(file.read().strip())
+        flags = b"\x81\x80" if there else b"\x81\x83"
+        self.request[1].sendto(asked[:2] + flags + b"\0\1\0" + bytes([bool(answer)]) + b"\0\0\0\0" + question + answer, self.client_address)
+
+
+class FirstLine(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.wfile.write(self.rfile.readline())
+
+
+class Talk(socketserver.BaseRequestHandler):
+    """Says from which port a datagram came: nginx has one for each who asks, as long as they talk."""
+
+    def handle(self) -> None:
+        self.request[1].sendto(str(self.client_address[1]).encode(), self.client_address)
+
+
 class AtSocket(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     label = "socket"
 
 
-def at_port(port: int, handler: type[Backend] = Backend) -> ThreadingHTTPServer:
-    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-    server.label = str(port)
+class Nameless(ThreadingHTTPServer):
+    """One that asks nobody for the name of its address."""
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address
+
+
+def at_port(port: int, handler: type[Backend] = Backend, address: str = "127.0.0.1", label: str | None = None) -> ThreadingHTTPServer:
+    server = Nameless((address, port), handler)
+    server.label = label or str(port)
     return server
 
 
@@ -173,7 +236,12 @@ def main() -> None:
     make_clients()
     unix = AtSocket(f"{RUN}/socket", Backend)
     os.chmod(f"{RUN}/socket", 0o666)
-    servers = [at_port(9001), at_port(9002), over_tls(9003), over_tls(9005), at_port(9004, Dying), unix]
+    os.mkdir(f"{RUN}/names")
+    with open(f"{RUN}/names/moving.example.test", "w") as file:
+        file.write("127.0.0.1")
+    names = socketserver.ThreadingUDPServer(("127.0.0.1", 5353), Names)
+    talk = socketserver.ThreadingUDPServer(("127.0.0.1", 5354), Talk)
+    servers = [names, talk, socketserver.ThreadingTCPServer(("127.0.0.1", 9006), FirstLine), at_port(9001, address="127.0.0.2", label="moved"), at_port(9001), at_port(9002), over_tls(9003), over_tls(9005), at_port(9004, Dying), unix]
     threads = [threading.Thread(target=server.serve_forever) for server in servers]
     for thread in threads:
         thread.start()

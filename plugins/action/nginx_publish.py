@@ -7,9 +7,9 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Mapping
 
-from ansible_collections.portico.web.plugins.module_utils.generation import differences, digests, files_of, pack, with_part
-from ansible_collections.portico.web.plugins.plugin_utils import apps, controller, entries, lists, named, proxies, render, sites
-from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction, Templated, diffs
+from ansible_collections.portico.web.plugins.module_utils.generation import differences, digests, files_of, pack, streams_of, with_part
+from ansible_collections.portico.web.plugins.plugin_utils import apps, controller, entries, lists, locations, modules, named, proxies, render, sites, streams
+from ansible_collections.portico.web.plugins.plugin_utils.action import SECONDS_FOR_APT, PorticoAction, Templated, diffs
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem
 
 _TURNS = 5
@@ -24,25 +24,32 @@ class ActionModule(PorticoAction):
 
     def _act(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         options = entries.arguments("nginx_publish", args)
-        known_apps, known, wanted_sites = self._wanted(options, args, task_vars)
+        known_apps, known, wanted_sites, wanted_streams = self._wanted(options, args, task_vars)
+        packages = [*options["packages"], *modules.packages(options["modules"]), *(streams.PACKAGES if wanted_streams else [])]
         for _turn in range(_TURNS):
-            state = self._state(options, task_vars)
+            state = self._state(options, packages, task_vars)
             if options["state"] == "present":
                 _refuse_to_take_over(state)
+            their_streams = {name: there for name, there in streams_of(state["manifest"]).items() if name != options["scope"]}
             _refuse_shared(state, options["scope"], wanted_sites)
+            streams.refuse_those_of_others(wanted_streams, their_streams)
             settings, owner = _settings(state, options)
+            streams.refuse_ports_of_sites(wanted_streams, their_streams, settings)
             host = _host(state)
             if options["state"] == "present":
-                _refuse_what_it_cannot(state, settings)
-            base = render.base(settings, host)
+                _refuse_what_it_cannot(state, host, settings, known, wanted_sites, bool(wanted_streams))
             scope = options["scope"]
-            own = render.scope_files(scope, known, wanted_sites, state["passwords"])
+            base = render.base(settings, host, bool(wanted_streams or their_streams))
+            own = render.scope_files(scope, known, wanted_sites, state["passwords"], host, settings)
             own.update(render.site_files(wanted_sites, known_apps, host, settings, Templated(task_vars, self._templar), self._loader.path_dwim, scope))
-            part = {
+            own.update(render.stream_files(wanted_streams, host, settings))
+            part: dict[str, t.Any] = {
                 "sites": {site["name"]: site["server_names"] for site in wanted_sites},
                 "certificates": sites.certificates(wanted_sites),
                 "files": digests(own),
             }
+            if wanted_streams:
+                part["streams"] = streams.places(wanted_streams)
             once = {"owner": owner, "settings": settings if owner else {}, "files": digests(base)}
             order = {"host": once, "part": part if options["state"] == "present" else None}
             answer = self._publish(options, state, order, {**base, **own}, task_vars)
@@ -50,8 +57,8 @@ class ActionModule(PorticoAction):
                 return self._result(answer, state)
         raise PorticoError(f"Other runs published to this host {_TURNS} times between the question and the order of this one. Run it again when they are done.")
 
-    def _wanted(self, options: Options, args: Mapping[str, t.Any], task_vars: dict[str, t.Any]) -> tuple[list[entries.Entry], named.Named, list[entries.Entry]]:
-        """Return the apps, what sites call by a name, and the sites, complete and checked.
+    def _wanted(self, options: Options, args: Mapping[str, t.Any], task_vars: dict[str, t.Any]) -> tuple[list[entries.Entry], named.Named, list[entries.Entry], list[entries.Entry]]:
+        """Return the apps, what sites call by a name, the sites, and the streams, complete and checked.
 
         :raises PorticoError: at the first mistake.
         """
@@ -59,7 +66,7 @@ class ActionModule(PorticoAction):
         # What the check has been through is not gone through again.
         known_apps = apps.normalise_apps(options["apps"]) if checked.apps is None or "apps" in args else checked.apps
         if options["state"] == "absent":
-            return known_apps, named.normalise({}), []
+            return known_apps, named.normalise({}), [], []
         known = named.normalise({key: options[key] for key in named.LISTS})
         if checked.named is not None:
             known = {key: known[key] if key in args else checked.named[key] for key in known}
@@ -68,18 +75,31 @@ class ActionModule(PorticoAction):
         else:
             wanted_sites = sites.normalise_sites(options["sites"], known_apps, named=known)
             sites.read_files(wanted_sites, self._loader.path_dwim, controller.reader(self._loader))
+        if checked.streams is not None and not {"streams", "sites", *named.LISTS} & args.keys():
+            wanted_streams = checked.streams
+        else:
+            wanted_streams = streams.normalise_streams(options["streams"], wanted_sites, known)
         sites.check_settings(options)
         sites.check_together(options)
-        return known_apps, known, wanted_sites
+        return known_apps, known, wanted_sites, wanted_streams
 
-    def _state(self, options: Options, task_vars: dict[str, t.Any]) -> State:
+    def _state(self, options: Options, packages: list[str], task_vars: dict[str, t.Any]) -> State:
         """Ask the host, and install what it lacks: the one thing that is not a transaction."""
-        question = {"state": "asked", "packages": options["packages"], "with_passwords": True}
+        question = {"state": "asked", "packages": packages, "with_passwords": True}
         state = self._ask("nginx_generation", question, task_vars)
+        if options["state"] == "present" and state["unknown"] and not self._task.check_mode:
+            # A repository may have been added since.
+            self._run_module("ansible.builtin.apt", {"update_cache": True, "lock_timeout": SECONDS_FOR_APT}, task_vars)
+            state = self._ask("nginx_generation", question, task_vars)
+        if options["state"] == "present":
+            modules.refuse_unknown(options["modules"], state["unknown"])
         self._installed = state["missing"] if options["state"] == "present" else []
         if self._installed and not self._task.check_mode:
             self._install(self._installed, task_vars)
             state = self._ask("nginx_generation", question, task_vars)
+        elif self._installed:
+            # As if they were there; nginx itself cannot say anything of it yet.
+            state["modules"] += modules.loaded_by(self._installed)
         return state
 
     def _publish(self, options: Options, state: State, order: dict[str, t.Any], texts: dict[str, str], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -93,7 +113,7 @@ class ActionModule(PorticoAction):
         # What the host has already, byte for byte, is not sent again.
         there = {path: known for path, known in files_of(state["manifest"]).items() if path not in state["drifted"]}
         news = {path: text for path, text in texts.items() if there.get(path) != files_of(wanted)[path]}
-        return self._ask("nginx_generation", {"state": "published", "based_on": state["generation"], "texts": pack(news), **order, **common}, task_vars)
+        return self._ask("nginx_generation", {"state": "published", "based_on": state["generation"], "texts": pack(news), "with_test": not (self._task.check_mode and modules.loaded_by(self._installed)), **order, **common}, task_vars)
 
     def _result(self, answer: dict[str, t.Any], state: State) -> dict[str, t.Any]:
         result = {key: answer[key] for key in ("changed", "generation", "tested", "files", "waited_for") if key in answer}
@@ -127,13 +147,23 @@ def _settings(state: State, options: Options) -> tuple[dict[str, t.Any], str | N
     return own, options["scope"]
 
 
-def _refuse_what_it_cannot(state: State, settings: dict[str, t.Any]) -> None:
+def _refuse_what_it_cannot(state: State, host: render.Host, settings: dict[str, t.Any], known: named.Named, wanted: list[entries.Entry], has_streams: bool) -> None:
+    version = ".".join(map(str, state["version"]))
+    upstream = next((each["name"] for each in known["upstreams"].values() if each["resolve"]), None)
+    if upstream and not host.resolves_upstreams:
+        why = f"needs nginx 1.27.3 or newer, and this host's is {version}. Take it out, or give a single server in a site's proxy, which has backend.resolve."
+        raise problem("nginx_upstreams", upstream, "resolve", True, why)
+    site = upstream or next((site["name"] for site in wanted for location in site["locations"] if location["spoken"] and location["spoken"]["is_looked_up"]), None)
+    said = "resolver" in state["strangers"]["directives"] or "resolver" in locations.said(settings["extra_config"])
+    if site and not (host.nameservers or settings["resolvers"] or said):
+        raise PorticoError(f'nginx_resolvers is needed for "{site}", which has resolve: this host has no server for names in /etc/resolv.conf. Say which one nginx asks.')
+    if has_streams and state["strangers"]["streams"]:
+        raise PorticoError(f"nginx_streams: /etc/nginx/{state['strangers']['streams']} of this host has a stream block of its own, and nginx takes one. Move what is in it to nginx_streams.")
     theirs = state["strangers"]["directives"]
     if settings["trusted_proxies"] and proxies.DIRECTIVES & theirs.keys():
         name = min(proxies.DIRECTIVES & theirs.keys())
         raise PorticoError(f"nginx_trusted_proxies has no effect on this host: /etc/nginx/{theirs[name]} says {name}, which counts instead. Take it out there, or leave nginx_trusted_proxies away.")
     if settings["http3"] and state["installed"] and not state["http3"]:
-        version = ".".join(map(str, state["version"]))
         raise PorticoError(f"nginx_http3: true needs nginx 1.25.0 or newer, built with HTTP/3, and this host's is {version} without it. Take it out, or say it only for hosts that can (Debian 13 is one).")
 
 
@@ -147,7 +177,7 @@ def _refuse_to_take_over(state: State) -> None:
         )
 
 
-def _refuse_shared(state: State, scope: str, wanted: list[dict[str, t.Any]]) -> None:
+def _refuse_shared(state: State, scope: str, wanted: list[entries.Entry]) -> None:
     """Refuse what another scope has on the host already: a site's name, or a name that it answers to."""
     others = {name: part["sites"] for name, part in state["manifest"]["scopes"].items() if name != scope}
     for site in wanted:
@@ -162,6 +192,8 @@ def _refuse_shared(state: State, scope: str, wanted: list[dict[str, t.Any]]) -> 
 
 def _warnings(state: State, answer: dict[str, t.Any]) -> list[str]:
     found = []
+    if state["upgrade"]:
+        found.append("nginx {} is installed, and apt has {}, with what was mended since: apt-get install --only-upgrade nginx".format(*state["upgrade"]))
     if state["certbot_edits"]:
         lineages = ", ".join(state["certbot_edits"])
         found.append(f"certbot is set to edit nginx's files for {lineages}. It would edit published ones too, which the next run puts right. Give it the webroot plugin.")
@@ -174,7 +206,7 @@ def _warnings(state: State, answer: dict[str, t.Any]) -> list[str]:
 
 
 def _host(state: State) -> render.Host:
-    theirs = {"taken_listens": tuple(state["strangers"]["default_servers"]), "taken_directives": tuple(state["strangers"]["directives"])}
+    theirs = {"nameservers": tuple(state["nameservers"]), "taken_listens": tuple(state["strangers"]["default_servers"]), "taken_directives": tuple(state["strangers"]["directives"])}
     if not state["installed"]:
         return render.Host(ipv6=state["ipv6"], **theirs)
-    return render.Host(tuple(state["version"]), tuple(state["openssl"]), state["ipv6"], state["http3"], **theirs)
+    return render.Host(tuple(state["version"]), tuple(state["openssl"]), state["ipv6"], state["http3"], modules=frozenset(state["modules"]), **theirs)

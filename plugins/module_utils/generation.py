@@ -77,6 +77,16 @@ def certificates_of(manifest: Manifest) -> list[str]:
     return sorted({name for part in manifest["scopes"].values() for name in part["certificates"]})
 
 
+def streams_of(manifest: Manifest) -> dict[str, dict[str, list[t.Any]]]:
+    """Return where each scope's streams are: scope to name to protocol, port, and address or None. Scopes without any have none."""
+    return {scope: part["streams"] for scope, part in manifest["scopes"].items() if part.get("streams")}
+
+
+def at_one_place(one: t.Sequence[t.Any], other: t.Sequence[t.Any]) -> bool:
+    """Return whether two streams, each a protocol, a port, and an address or None, are at the same place."""
+    return list(one[:2]) == list(other[:2]) and (one[2] == other[2] or None in (one[2], other[2]))
+
+
 def with_part(manifest: Manifest, scope: str, host: Part, part: Part | None) -> Manifest:
     """Return a manifest in which one scope is replaced, or gone. The others are carried over."""
     scopes = {name: each for name, each in manifest["scopes"].items() if name != scope}

@@ -33,7 +33,7 @@ def read(etc: str, switched_off: str | None, pristine: bool = False) -> dict[str
     :param switched_off: a file that will not be there any more.
     :param pristine: whether nginx.conf is the packaged one, which loses nothing.
     :returns: C(directives), name -> file of those at the http level that are said in it; C(default_servers), address
-        (C(0.0.0.0:80), C([::]:443)) -> file; C(main), the directives of an nginx.conf that somebody wrote and that
+        (C(0.0.0.0:80), C([::]:443)) -> file; C(streams), the file that has a stream block, or None; C(main), the directives of an nginx.conf that somebody wrote and that
         ours would put an end to, each as C(name (line N)).
     """
     directives: dict[str, str] = {}
@@ -48,7 +48,8 @@ def read(etc: str, switched_off: str | None, pristine: bool = False) -> dict[str
                     directives.setdefault(words[0], name)
                 elif words[0] == "listen" and "default_server" in words[2:] and "quic" not in words[2:]:
                     defaults.setdefault(_address(words[1]), name)
-    return {"directives": directives, "default_servers": defaults, "main": [] if pristine else _lost(f"{etc}/nginx.conf")}
+    others = (os.path.relpath(path, etc) for path in sorted(glob.glob(f"{etc}/modules-enabled/*.conf")) if any(depth == 0 and words[0] == "stream" for depth, words, _line in _statements(path)))
+    return {"directives": directives, "default_servers": defaults, "streams": next(others, None), "main": [] if pristine else _lost(f"{etc}/nginx.conf")}
 
 
 def _statements(path: str) -> list[tuple[int, list[str], int]]:

@@ -50,6 +50,10 @@ options:
     description: With O(state=published), the files that the host does not have yet, packed.
     type: str
     default: ""
+  with_test:
+    description: With O(state=published), whether nginx tests it. In a dry run it cannot, where it lacks a module that would be installed.
+    type: bool
+    default: true
   based_on:
     description:
       - With O(state=published), the generation that was live when the configuration was made.
@@ -112,6 +116,27 @@ ipv6:
   description: Whether the host's kernel has IPv6.
   returned: state is asked
   type: bool
+unknown:
+  description: Those of RV(missing) that the host's apt does not know.
+  returned: state is asked
+  type: list
+  elements: str
+upgrade:
+  description: The version of nginx's package that is installed, and the newer one that apt would install; nothing where there is none.
+  returned: state is asked
+  type: list
+  elements: str
+modules:
+  description: The dynamic modules that nginx loads.
+  returned: state is asked
+  type: list
+  elements: str
+  sample: [ngx_http_brotli_filter_module]
+nameservers:
+  description: The servers that the host asks for names, as nginx writes their addresses.
+  returned: state is asked
+  type: list
+  elements: str
 generation:
   description: The number of the live generation; 0 where there is none.
   returned: success
@@ -165,8 +190,8 @@ certbot_edits:
   elements: str
 strangers:
   description:
-    - What other people's files say that concerns ours, C(directives) of the http level (name to file) and
-      C(default_servers) (address to file).
+    - What other people's files say that concerns ours, C(directives) of the http level (name to file),
+      C(default_servers) (address to file), and C(streams), the file that has a stream block.
   returned: state is asked
   type: dict
 tested:
@@ -221,11 +246,13 @@ from ansible_collections.portico.web.plugins.module_utils import files, layout, 
 from ansible_collections.portico.web.plugins.module_utils.generation import (
     CERTIFICATES,
     Manifest,
+    at_one_place,
     certificates_of,
     changed_files,
     differences,
     files_of,
     shown,
+    streams_of,
     unpack,
     with_part,
 )
@@ -245,6 +272,8 @@ ENABLED = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generat
 """The states of a unit's file for which C(systemctl is-enabled) says yes."""
 
 LOGS = "/var/log/nginx"
+STREAMS = "streams.conf"
+"""The file of a host on which somebody has streams."""
 
 FITTINGS = {
     "/etc/systemd/system/nginx.service.d/portico.conf": f"""\
@@ -280,19 +309,25 @@ class Nginx:
     # ---- reading
 
     def read(self) -> dict[str, t.Any]:
-        version, openssl, http3 = self._versions()
+        upgrade = packages.Upgrade(self.module, "nginx")
+        version, openssl, http3, built_in = self._versions()
+        missing = [name for name in packages.missing(self.module, self.module.params["packages"]) if name not in built_in]
         number = store.live_number()
         default_site = self._has_pristine_default_site()
         active, enabled = self._unit()
         # A link is ours or a stranger's: of a file alone there is more to ask.
         pristine = os.path.islink(MAIN) or self._is_pristine(MAIN)
         return {
-            "missing": packages.missing(self.module, self.module.params["packages"]),
+            "missing": missing,
+            "unknown": packages.unknown(self.module, missing),
+            "upgrade": upgrade.answer(),
             "installed": self.binary is not None,
             "version": version,
             "openssl": openssl,
             "http3": http3,
             "ipv6": _has_ipv6(),
+            "modules": _modules(),
+            "nameservers": _nameservers(),
             "generation": number,
             "serving": _serving(),
             "manifest": store.manifest(number),
@@ -651,12 +686,12 @@ class Nginx:
         known = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
         return known.get("ActiveState") in ("active", "reloading"), known.get("UnitFileState") in ENABLED
 
-    def _versions(self) -> tuple[list[int], list[int], bool]:
-        """Return nginx's version, its OpenSSL's, and whether it was built with HTTP/3."""
+    def _versions(self) -> tuple[list[int], list[int], bool, list[str]]:
+        """Return nginx's version, its OpenSSL's, whether it was built with HTTP/3, and the packages of modules that it has in it."""
         if self.binary is None:
-            return [], [], False
+            return [], [], False, []
         _rc, _out, err = self.module.run_command([self.binary, "-V"])
-        return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err), "--with-http_v3_module" in err.split()
+        return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err), "--with-http_v3_module" in err.split(), ["libnginx-mod-stream"] if "--with-stream" in err.split() else []
 
 
 def _serving() -> int | None:
@@ -744,6 +779,18 @@ def _has_ipv6() -> bool:
     return True
 
 
+def _modules() -> list[str]:
+    """Return the names of the dynamic modules that nginx loads."""
+    texts = (files.read(path) or "" for path in sorted(glob.glob(f"{ETC}/modules-enabled/*.conf")))
+    return [name for text in texts for name in re.findall(r"^\s*load_module\s+[\"']?(?:\S*/)?([a-z0-9_]+)\.so", text, re.MULTILINE)]
+
+
+def _nameservers() -> list[str]:
+    """Return the servers that the host asks for names (resolv.conf(5)); an address with a zone is none to nginx."""
+    found = re.findall(r"^nameserver\s+([0-9A-Fa-f:.]+)\s*$", files.read("/etc/resolv.conf") or "", re.MULTILINE)
+    return [f"[{address}]" if ":" in address else address for address in found]
+
+
 def _numbers_after(words: str, text: str) -> list[int]:
     found = re.search(re.escape(words) + r"(\d+(?:\.\d+)*)", text)
     return [int(number) for number in found.group(1).split(".")] if found else []
@@ -755,6 +802,15 @@ def _quoted_line(words: str, tree: dict[str, str]) -> str:
     lines = tree.get(place.group(1), "").splitlines() if place else []
     number = int(place.group(2)) if place else 0
     return f"\n{place.group(1)}:{number}: {lines[number - 1].strip()}" if place and 0 < number <= len(lines) else ""
+
+
+def _refuse_shared_streams(found: dict[str, dict[str, list[t.Any]]], scope: str, asked: int) -> None:
+    """Refuse to go back to streams whose names or places other scopes have now."""
+    for name, place in found.get(scope, {}).items():
+        for other, theirs in found.items():
+            taken = [their_name for their_name, their_place in theirs.items() if other != scope and (their_name.lower() == name.lower() or at_one_place(place, their_place))]
+            if taken:
+                raise GenerationError(f'The stream "{name}" of generation {asked} has the name or the port that "{taken[0]}" of the scope "{other}" has now. Take one of them out first.')
 
 
 def _restored_manifest(nginx: Nginx, state: dict[str, t.Any], scope: str, asked: int | None) -> tuple[int, Manifest]:
@@ -776,7 +832,16 @@ def _restored_manifest(nginx: Nginx, state: dict[str, t.Any], scope: str, asked:
     then = kept[asked]
     alone = not (live["scopes"].keys() | then["scopes"].keys()) - {scope}
     host = then["host"] if alone or scope in (then["host"]["owner"], live["host"]["owner"]) else live["host"]
-    return asked, with_part(live, scope, host, then["scopes"].get(scope))
+    wanted = with_part(live, scope, host, then["scopes"].get(scope))
+    _refuse_shared_streams(streams_of(wanted), scope, asked)
+    if STREAMS not in host["files"] and streams_of(wanted):
+        # nginx has a block for streams only while somebody has some: now, or then.
+        said = host["owner"], host["settings"]
+        fitting = [each for each in (live["host"], then["host"]) if STREAMS in each["files"] and (each["owner"], each["settings"]) == said]
+        if not fitting:
+            raise GenerationError(f"Back at generation {asked} there would be streams, and no place for them in what nginx has once for the whole host. Run the play that has them instead.")
+        wanted = with_part(live, scope, fitting[0], then["scopes"].get(scope))
+    return asked, wanted
 
 
 def _publish(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
@@ -796,8 +861,8 @@ def _publish(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
     result = {"generation": state["generation"], "stale": False, "files": changed_files(state["manifest"], wanted, set(state["drifted"]) & own)}
     if not differences(state, wanted, scope):
         return {"changed": False, **result}
-    tested = nginx.binary is not None
-    if not tested and not module.check_mode:
+    tested = nginx.binary is not None and (params["with_test"] or not module.check_mode)
+    if nginx.binary is None and not module.check_mode:
         raise GenerationError("nginx is not installed on this host. The role portico.web.nginx installs it.")
     tree = nginx.compose(state, wanted, scope, sent)
     if module._diff:
@@ -837,6 +902,7 @@ def main() -> None:
             "with_passwords": {"type": "bool", "default": False, "no_log": False},
             # Hashes of passwords are among them, and Ansible writes what a module was told into the journal.
             "texts": {"type": "str", "default": "", "no_log": True},
+            "with_test": {"type": "bool", "default": True},
             "based_on": {"type": "int", "default": 0},
             "generation": {"type": "int"},
             "holder": {"type": "str", "default": "another run"},

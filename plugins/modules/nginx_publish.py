@@ -17,7 +17,8 @@ description:
     refuses, the old configuration stays, or comes back, and the task fails in nginx's own words.
   - What other people have in C(conf.d), C(sites-enabled) and C(snippets) goes on as before. A default server or a
     directive of the http level that is there already counts, and ours gives way.
-  - Settings that there is one of for the whole host (O(http_port), O(https_port), O(trusted_proxies), O(proxy_protocol), O(tls_profile), O(http3), O(access_log), O(extra_config)) belong to the scope
+  - Settings that there is one of for the whole host (O(http_port), O(https_port), O(trusted_proxies), O(proxy_protocol), O(tls_profile), O(http3),
+    O(resolvers), O(modules), O(access_log), O(extra_config)) belong to the scope
     that sets them to something else than their defaults. A second scope that does so is refused.
   - A site with O(sites[].tls) is served with its certificate, and with a self-signed placeholder until there is one.
     With the placeholder nothing permanent is sent (no 301, no HSTS) and the site works on the plain port too.
@@ -64,11 +65,13 @@ options:
         type: str
       proxy:
         description:
-          - The URL of an HTTP server that answers, such as V(http://127.0.0.1:8000), V(https://backend.example.com), or
+          - The URL of a server that answers, such as V(http://127.0.0.1:8000), V(https://backend.example.com), or
             V(http://unix:/run/wiki.sock) for one that listens at a unix socket.
-          - A path in the URL replaces the location's path, as nginx's own C(proxy_pass) does it. Both end with a slash, so that
+          - One that speaks another protocol is written V(fastcgi://127.0.0.1:9000), V(grpc://127.0.0.1:50051), V(uwsgi://127.0.0.1:3031), or
+            with V(unix:/run/wiki.sock) behind the slashes; V(grpcs://) and V(suwsgi://) are those over TLS.
+          - A path in the URL, which there is with HTTP alone, replaces the location's path, as nginx's own C(proxy_pass) does it. Both end with a slash, so that
             nobody is led out of it. A socket's stands behind a colon, as in V(http://unix:/run/wiki.sock:/wiki/).
-          - The certificate of an C(https://) server is verified; O(sites[].backend) says by what.
+          - The certificate of a server over TLS is verified; O(sites[].backend) says by what.
           - Websockets are led on to it, as to an O(sites[].app).
         type: str
       root:
@@ -181,7 +184,8 @@ options:
               - What is passed on as it comes, and not only when nginx has all of it or a good part.
               - V(answers) is for server-sent events and other streams. An application that knows which answers are streams
                 sends C(X-Accel-Buffering) with the value V(no) with them, and needs no key.
-              - V(requests) is for backends that read large uploads while they arrive. Such a backend waits for slow visitors itself.
+              - V(requests) is for backends that read large uploads while they arrive. Such a backend waits for slow visitors itself. It is
+                not possible with FastCGI and uwsgi, whose applications are told first how long a body is, nor needed with gRPC.
             type: list
             elements: str
             choices: [answers, requests]
@@ -202,6 +206,18 @@ options:
                 type: str
               certificate_name:
                 description: The name that its certificate is to have. If not given, O(sites[].backend.host), or the host in the URL.
+                type: str
+              resolve:
+                description:
+                  - Whether the host in the URL is looked up again while nginx runs, as often as its DNS says, by O(resolvers). nginx then
+                    starts without it too, and keeps no connections open to it.
+                  - If not given, it is looked up when nginx starts and when it reloads, and has to be there.
+                type: bool
+              script:
+                description:
+                  - The file on the host that a FastCGI server runs, whatever is asked for, such as V(/srv/shop/public/index.php). No other
+                    file is ever run.
+                  - If not given, the application behind it is asked, as one of C(flup) is.
                 type: str
           access: &access
             description:
@@ -435,9 +451,10 @@ options:
         choices: [round_robin, least_connections, address, uri, random]
         default: round_robin
       keepalive:
-        description: How many idle connections each worker of nginx keeps open for the next request. V(0) is none.
+        description:
+          - How many idle connections each worker of nginx keeps open for the next request. V(0) is none.
+          - If not given, 16 with HTTP and gRPC. The servers of other protocols give a worker to each connection, so that there is none.
         type: int
-        default: 16
       tries:
         description:
           - How many servers are asked at the most, where one cannot be reached or does not answer in time.
@@ -445,6 +462,11 @@ options:
             mean the same when they come twice.
         type: int
         default: 3
+      protocol:
+        description: By which protocol its servers are spoken to.
+        type: str
+        choices: [http, fastcgi, grpc, uwsgi]
+        default: http
       tls:
         description: Whether its servers are spoken to over TLS.
         type: bool
@@ -461,6 +483,13 @@ options:
         type: str
       certificate_name:
         description: The name that their certificates are to have. If not given, O(upstreams[].host).
+        type: str
+      resolve:
+        description: Whether the names of its servers are looked up again while nginx runs. It needs nginx 1.27.3 or newer.
+        type: bool
+        default: false
+      script:
+        description: With O(upstreams[].protocol=fastcgi), the file that its servers run. If not given, they are applications.
         type: str
   access:
     description:
@@ -621,6 +650,60 @@ options:
           - If not given, whoever sends any cookie gets an answer of its own.
         type: list
         elements: str
+  streams:
+    description:
+      - Whole connections of TCP, and datagrams of UDP, that nginx passes on without looking into them, such as those of a database.
+      - nginx's package for it is installed where it is missing.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What it is called in messages and in its file's name. Letters, digits, dots, underscores and hyphens; at most 64 of them.
+        type: str
+        required: true
+      port:
+        description: The port at which nginx listens.
+        type: int
+        required: true
+      address:
+        description: The address of the host at which it listens. If not given, all of them.
+        type: str
+      protocol:
+        description: Whether it is connections or datagrams.
+        type: str
+        choices: [tcp, udp]
+        default: tcp
+      proxy:
+        description: Where it leads, as V(10.0.0.5:5432), V(db.example.com:5432) or V(unix:/run/db.sock). It needs this or O(streams[].upstream).
+        type: str
+      upstream:
+        description: The name of an upstream of O(upstreams), of which one server gets the connection.
+        type: str
+      timeout:
+        description:
+          - After how many seconds in which nobody says anything it ends.
+          - If not given, 600 for connections, and 30 for datagrams, of which nginx cannot know when they are over.
+        type: int
+      responses:
+        description: How many datagrams come back for each with O(streams[].protocol=udp), after which nginx waits for no more, such as V(1) for DNS.
+        type: int
+      connections:
+        description: How many connections somebody may have there at a time, by address. If not given, any number.
+        type: int
+      access:
+        description: The name of an access policy of O(access), one of addresses alone. Others are refused.
+        type: str
+      certificate:
+        description:
+          - The name of the certificate of a site. nginx then speaks TLS with those who connect, and passes on what is inside of it.
+          - Of a site with a pair of certificates it is the first.
+          - If not given, what is passed on is what comes.
+        type: str
+      send_proxy_protocol:
+        description: Whether the server is told first who connects, in the PROXY protocol, which it has to know.
+        type: bool
+        default: false
   apps:
     description: The apps that sites may name, described as M(portico.web.gunicorn_deploy#module) does.
     type: list
@@ -645,12 +728,21 @@ options:
     description:
       - Whether all of Portico's lists that the play has are checked first, as M(portico.web.check) does it. The role says
         yes, and saves a task.
-      - O(sites), O(apps), O(upstreams), O(access), O(limits) and O(caches) are then the play's own C(nginx_sites), C(nginx_apps)
+      - O(sites), O(streams), O(apps), O(upstreams), O(access), O(limits) and O(caches) are then the play's own C(nginx_sites), C(nginx_apps)
         and so on, unless they are given.
     type: bool
     default: false
   packages:
     description: Packages that are installed first, where they are missing.
+    type: list
+    elements: str
+    default: []
+  modules:
+    description:
+      - Dynamic modules of nginx that are installed first, by the names of Debian's packages without C(libnginx-mod-), such as V(http-geoip2).
+      - V(brotli) is the two that compress by it, and what nginx compresses is then compressed so for browsers that take it. What others
+        do is said in O(extra_config) and O(sites[].extra_config).
+      - One that is taken out of the list stays installed.
     type: list
     elements: str
     default: []
@@ -699,6 +791,13 @@ options:
         this kind, which browsers then make anew.
     type: bool
     default: false
+  resolvers:
+    description:
+      - The servers that nginx asks for the names of backends with C(resolve), by their addresses, such as V(192.0.2.53) or V(127.0.0.1:5353).
+      - If not given, those of the host's C(/etc/resolv.conf). nginx takes names as they are written, without the domains that are searched.
+    type: list
+    elements: str
+    default: []
   access_log:
     description:
       - How requests are logged where no site says anything else, into C(/var/log/nginx/access.log) (V(combined)) or

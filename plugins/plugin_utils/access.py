@@ -196,16 +196,14 @@ def _depth(value: Mapping[str, t.Any]) -> dict[str, t.Any]:
 
 def _passed(value: str) -> str:
     name = headers.name(value)
-    if not re.fullmatch(r"[A-Za-z0-9-]+", name) or name.lower() in _NOT_PASSED:
+    if not re.fullmatch(rf"[A-Za-z0-9-]{{1,{headers.LONGEST_ELSEWHERE}}}", name) or name.lower() in _NOT_PASSED:
         raise ValueError("is not a header that can be told to a backend. Use letters, digits and hyphens, and none that requests are made of.")
     return name
 
 
 _NOT_PASSED = (
-    *("host", "connection", "upgrade", "content-length", "transfer-encoding", "authorization", "forwarded", "te", "expect", "range"),
-    *("x-real-ip", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix"),
-    *("x-forwarded-server", "x-forwarded-scheme", "x-forwarded-ssl", "x-forwarded-protocol", "x-original-url", "x-rewrite-url", "x-host", "x-request-id"),
-    *(name.lower() for name in proxies.SAID_BY_PROXIES),
+    *("host", "connection", "upgrade", "content-length", "transfer-encoding", "authorization", "te", "expect", "range", "x-forwarded-host"),
+    *(name.lower() for name in (*proxies.TOLD, *proxies.TAKEN, *proxies.SAID_BY_PROXIES)),
 )
 """What nginx tells backends itself."""
 

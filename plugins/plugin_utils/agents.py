@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import re
 import typing as t
-import zlib
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.portico.web.plugins.plugin_utils import formats
+from ansible_collections.portico.web.plugins.plugin_utils import formats, variables
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry
 
 KINDS: t.Final[Mapping[str, Sequence[str]]] = {
@@ -47,8 +46,7 @@ def patterns(site: Entry) -> list[str]:
 
 def variable(scope: str, site: Entry) -> str:
     """Return the variable that says whether who asks is refused."""
-    # Two names that differ in their hyphens and dots alone are two variables.
-    return f"$portico_unwelcome_{zlib.crc32('/'.join((scope, site['name'])).encode()):08x}"
+    return f"$portico_unwelcome_{variables.number(scope, site['name'])}"
 
 
 def _literal(name: str) -> str:

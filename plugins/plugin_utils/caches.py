@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import re
 import typing as t
-import zlib
 from collections.abc import Iterable, Mapping
 
 from ansible_collections.portico.web.plugins.module_utils import layout
-from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
+from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, variables
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, Mistake, did_you_mean, problem
 
-BACKENDS = ("app", "upstream", "proxy")
-"""What a location does whose answers can be kept."""
+_BACKENDS = ("app", "upstream", "proxy")
 
 _USUAL: t.Final[Entry] = {"size": "512m", "keep": 86_400, "fresh": 0, "stale": True, "private_cookies": None}
 BUILT_IN: t.Final[dict[str, Entry]] = {
@@ -46,6 +44,11 @@ def named(caches: Iterable[Entry]) -> dict[str, Entry]:
     return {**BUILT_IN, **{cache["name"]: cache for cache in caches}}
 
 
+def can_keep(location: Entry) -> bool:
+    """Return whether a location's answers can be kept: those of backends that are spoken to by HTTP."""
+    return location["does"] in _BACKENDS and location["family"] == "proxy"
+
+
 def of_level(level: Entry, known: Mapping[str, Entry], key: str, mistake: Mistake) -> Entry | None:
     """Return the cache that a site or a location names, if it does.
 
@@ -71,9 +74,9 @@ def of_location(location: Entry, of_its_site: Entry | None, known: Mapping[str, 
     holds = of_its_site if own is None else own
     if holds is None or holds["name"] == "none":
         return {"cache": own}
-    if location["does"] not in BACKENDS:
+    if not can_keep(location):
         if own is not None:
-            raise mistake(f"{prefix}cache", own["name"], f"is for answers of backends, and {location['does']} is answered by nginx itself. Take it out.")
+            raise mistake(f"{prefix}cache", own["name"], "is for answers of HTTP backends, and this is none. Take it out.")
         return {"cache": None}
     policy = location["policy"]
     personal = next((key for key in _PERSONAL if policy and policy[key]), None)
@@ -89,12 +92,10 @@ def kept(scope: str, cache: Entry) -> Entry:
     :returns: besides what is written: C(number), which tells its variables from those of others; C(folder); C(cookies), the
         patterns of those that make an answer private, or None where any does; C(missing), how long it is fresh that there is nothing.
     """
-    # Two names that differ in their hyphens and dots alone are two variables.
-    number = zlib.crc32("/".join((scope, "cache", cache["name"])).encode())
     names = dict.fromkeys(name.removesuffix("*") for name in cache["private_cookies"] or [])
     return {
         **cache,
-        "number": f"{number:08x}",
+        "number": variables.number(scope, "cache", cache["name"]),
         "folder": layout.cache(scope, cache["name"]),
         "cookies": None if cache["private_cookies"] is None else [*(f"~*{_anywhere(name)}" for name in names), *([_ENCODED] if names else [])],
         "missing": min(cache["fresh"], _MISSING),

@@ -11,7 +11,7 @@ import typing as t
 from collections.abc import Sequence
 
 from ansible_collections.portico.web.plugins.module_utils.lexer import statements
-from ansible_collections.portico.web.plugins.plugin_utils import access, caches, limits
+from ansible_collections.portico.web.plugins.plugin_utils import access, backends, caches, limits
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, Mistake, did_you_mean
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
@@ -23,7 +23,7 @@ _ANSWERED_BY_NGINX = ("redirect", "answer")
 """What nginx answers before it asks who may."""
 
 _UNLIMITED: t.Final[Entry] = {"limits": None, "wait": None}
-NONE: t.Final[Entry] = {"access": None, "rules": [], "cache": None, "pages": False, "is_server": True, **_UNLIMITED}
+NONE: t.Final[Entry] = {"access": None, "rules": [], "cache": None, "pages": False, "is_server": True, "family": "proxy", **_UNLIMITED}
 """Of a server block that lets everybody in, as often as they like."""
 
 
@@ -37,7 +37,7 @@ def of_site(site: Entry, named: Named, mistake: Mistake) -> Entry:
     policy = _policy(site, named, "", mistake)
     holds = None if access.is_open(policy) else policy
     cache = caches.of_level(site, named["caches"], "cache", mistake)
-    return {"access": holds, "rules": access.rules(holds, None), "cache": None if cache and cache["name"] == "none" else cache, "pages": False, "is_server": True, **(_limits([site["limits"]], named, "limits", mistake) if site["limits"] else _UNLIMITED)}
+    return {"access": holds, "rules": access.rules(holds, None), "cache": None if cache and cache["name"] == "none" else cache, "pages": False, "is_server": True, "family": "proxy", **(_limits([site["limits"]], named, "limits", mistake) if site["limits"] else _UNLIMITED)}
 
 
 def of_location(location: Entry, site: Entry, of_its_site: Entry, named: Named, prefix: str, mistake: Mistake) -> Entry:
@@ -129,7 +129,7 @@ def of_all(locations: Sequence[Entry], of_its_site: Entry, over_all: Entry) -> l
         {
             **location,
             "number": number,
-            "told": told(location["policy"], over_all["asks"]) if location["does"] in _BACKENDS else [],
+            "told": backends.written(location["family"], told(location["policy"], over_all["asks"])) if location["does"] in _BACKENDS else [],
             "guarded": _is_guarded(location, of_its_site),
             "verifies": not over_all["verifies"] and bool(location["policy"] and location["policy"]["clients"]),
         }

@@ -39,6 +39,8 @@ _OTHER_KEYS = {
 _OF_NGINX = ("connection", "content-encoding", "content-length", "content-type", "date", "location", "server", "trailer", "transfer-encoding", "upgrade")
 """What an answer is made of: nginx would send a second one beside its own."""
 _NAME = re.compile(r"[A-Za-z0-9!#%&'*+.^_`|~-]{1,100}")
+LONGEST_ELSEWHERE: t.Final = 46
+"""What the names of headers have room for where nginx speaks FastCGI, uwsgi or gRPC, whose tables nobody can make larger."""
 _A_YEAR = 31536000
 
 

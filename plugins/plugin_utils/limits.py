@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import re
 import typing as t
-import zlib
 from collections.abc import Iterable, Sequence
 
-from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
+from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, variables
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, PorticoError, problem
 
 _USUAL: t.Final[Entry] = {"burst": 10, "connections": None, "by": "address", "methods": None, "except": None, "dry_run": False}
@@ -51,10 +50,8 @@ def counted(scope: str, limit: Entry) -> Entry:
 
     :returns: besides what is written: C(number), which tells its variables from those of others; C(key), the variable by which visitors are told apart; C(rate), as nginx writes it.
     """
-    # Two names that differ in their hyphens and dots alone are two variables.
-    number = zlib.crc32("/".join((scope, limit["name"])).encode())
     rate = "{}r/{}".format(*limit["requests"].split("/")) if limit["requests"] else None
-    return {**limit, "number": f"{number:08x}", "except": list(dict.fromkeys(limit["except"] or [])), "methods": list(dict.fromkeys(limit["methods"] or [])), "key": _KEYS[limit["by"]], "rate": rate}
+    return {**limit, "number": variables.number(scope, limit["name"]), "except": list(dict.fromkeys(limit["except"] or [])), "methods": list(dict.fromkeys(limit["methods"] or [])), "key": _KEYS[limit["by"]], "rate": rate}
 
 
 _KEYS: t.Final = {"address": "$portico_visitor", "site": "$server_name"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ansible.module_utils.common.yaml import yaml_load
 
-from ansible_collections.portico.web.plugins.plugin_utils import apps, named, sites
+from ansible_collections.portico.web.plugins.plugin_utils import apps, named, sites, streams
 from ansible_collections.portico.web.plugins.plugin_utils.controller import ReadText
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, PorticoError, distance
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
@@ -60,6 +60,7 @@ class Checked:
     """None where no list says which apps there are."""
     named: Named | None = None
     sites: list[Entry] | None = None
+    streams: list[Entry] | None = None
 
 
 def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_text: ReadText) -> Checked:
@@ -71,8 +72,8 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
     :raises PorticoError: at the first mistake.
     """
     of_sites = {key: f"nginx_{key}" for key in named.LISTS}
-    names = [name for name in ("gunicorn_apps", "nginx_apps", *of_sites.values(), "nginx_sites", "certbot_overrides", "certbot_certificates") if name in variables]
-    known_apps = wanted_sites = None
+    names = [name for name in ("gunicorn_apps", "nginx_apps", *of_sites.values(), "nginx_sites", "nginx_streams", "certbot_overrides", "certbot_certificates") if name in variables]
+    known_apps = wanted_sites = wanted_streams = None
     # In this order, because the later lists are often derived from the earlier ones: a mistake is told
     # where it was made, and not where it came out.
     for name in ("gunicorn_apps", "nginx_apps"):
@@ -83,6 +84,8 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
     if "nginx_sites" in variables:
         wanted_sites = sites.normalise_sites(variables["nginx_sites"], known_apps or [], named=known)
         sites.read_files(wanted_sites, resolve, read_text)
+    if "nginx_streams" in variables:
+        wanted_streams = streams.normalise_streams(variables["nginx_streams"], wanted_sites, known)
     settings = {name.removeprefix("nginx_"): variables[name] for name in variables_of_ours() if name.startswith("nginx_") and name in variables}
     sites.check_settings(settings)
     sites.check_together(settings)
@@ -92,4 +95,4 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
         from ansible_collections.portico.web.plugins.plugin_utils import certificate_lists
 
         certificate_lists.check(variables, of_certbot, read_text)
-    return Checked(names, known_apps, known, wanted_sites)
+    return Checked(names, known_apps, known, wanted_sites, wanted_streams)

@@ -62,8 +62,8 @@ def of_site(site: Entry, known: Known, of_its_block: Entry, mistake: Mistake) ->
         written = [("", {"path": "/", "exact": False, "extra_config": None, **dict.fromkeys(HOW), **alone})] if given else []
     locations = [each for prefix, location in written for each in _locations(site, location, of_its_block, prefix, known, mistake)]
     _refuse_shared_paths(mistake, locations)
-    if of_its_block["cache"] and locations and not any(location["does"] in caches.BACKENDS for location in locations):
-        raise mistake("cache", of_its_block["cache"]["name"], "is for answers of backends, and all that this site does is answered by nginx itself. Take it out.")
+    if of_its_block["cache"] and locations and not any(map(caches.can_keep, locations)):
+        raise mistake("cache", of_its_block["cache"]["name"], "is for answers of HTTP backends, and this site has none. Take it out.")
     return locations
 
 
@@ -111,7 +111,8 @@ def _locations(site: Entry, location: Entry, of_its_block: Entry, prefix: str, k
         raise mistake(f"{prefix}immutable", location["immutable"], "says Cache-Control, and so does headers. Take one of them out.")
     if prefix and location["backend"] is not None and does != "proxy":
         raise mistake(f"{prefix}backend", HIDDEN, "is for a proxy. An app is at its own socket, and an upstream says these things itself.")
-    complete = _location(location, does, target, site, prefix, mistake)
+    family = _family(does, target, known)
+    complete = _location(location, does, target, site, family, prefix, mistake)
     if known.named is not None:
         complete.update(guards.of_location(location, site, of_its_block, known.named, prefix, mistake))
         complete.update(caches.of_location({**complete, "cache": location["cache"]}, of_its_block["cache"], known.named["caches"], prefix, mistake))
@@ -130,11 +131,20 @@ def _locations(site: Entry, location: Entry, of_its_block: Entry, prefix: str, k
             raise mistake(f"{prefix}upstream", target, f"is not an upstream of nginx_upstreams. {did_you_mean(target, upstreams)}")
         upstream = upstreams[target]
         complete["tries"] = upstream["tries"]
-        complete["spoken"] = backends.spoken("https" if upstream["tls"] else "http", upstream, upstream["host"], "", location["path"])
+        complete["spoken"] = backends.spoken(backends.scheme(upstream), upstream, upstream["host"], "", location["path"])
     yield complete
 
 
-def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: str, mistake: Mistake) -> Entry:
+def _family(does: str, target: t.Any, known: Known) -> str:
+    """Return what nginx's directives begin with of the protocol by which a location's backend is spoken to."""
+    if does == "proxy":
+        return backends.PROTOCOLS[urls.parsed(target).scheme].family
+    if does == "upstream" and known.named is not None and target in known.named["upstreams"]:
+        return backends.PROTOCOLS[backends.scheme(known.named["upstreams"][target])].family
+    return "proxy"
+
+
+def _location(location: Entry, does: str, target: t.Any, site: Entry, family: str, prefix: str, mistake: Mistake) -> Entry:
     path = location["path"]
     if f"{path}/".startswith(layout.OWN_PATHS[1]) or (path == layout.OWN_PATHS[0] and site["tls"] and not location["exact"]):
         raise mistake(f"{prefix}path", path, "is Portico's own. Choose another one.")
@@ -146,13 +156,19 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
     sends = None
     # nginx drops the headers of the server from a location that sends one of its own, and what is hidden alike.
     instead = {**(headers.UPLOADED if location["uploads"] else {}), **({} if location["immutable"] is None else headers.lasting(location["immutable"]))}
-    if instead or headers.says(location) or {"add_header", "proxy_hide_header"} & said(location["extra_config"]):
+    is_http = family == "proxy"
+    if family == "grpc" and not site["tls"]:
+        raise mistake(f"{prefix}{does}", target, "speaks gRPC, whose clients nginx hears over TLS alone. Take tls: false out.")
+    if not is_http:
+        location = {**location, **_said_again(location, site, family, prefix, mistake)}
+    if instead or headers.says(location) or (not is_http and headers.sends(site).hidden) or {"add_header", "proxy_hide_header"} & said(location["extra_config"]):
         sends = headers.sends(site, location, instead=instead)
     return {
         "path": path,
         "exact": location["exact"],
         "says": sends is not None or says(location),
         "does": does,
+        "family": family,
         "target": target,
         "rest": _rest(does, target),
         "fallback": location["fallback"],
@@ -162,7 +178,7 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
         "tries": None,
         "waits": None,
         "sends": sends,
-        "repeated": _added(site["extra_config"]) if sends else [],
+        "repeated": _added(site["extra_config"], "add_header|proxy_hide_header" if is_http else "add_header") if sends else [],
         "repeated_pages": _added(site["extra_config"], "error_page"),
         "access": None,
         "limits": None,
@@ -176,11 +192,33 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, prefix: st
     }
 
 
+def _said_again(location: Entry, site: Entry, family: str, prefix: str, mistake: Mistake) -> Entry:
+    """Return what a site has said in the directives of HTTP, for a location that is spoken to by another protocol.
+
+    :raises PorticoError: for what that protocol does not know.
+    """
+    found = {key: site[key] if location[key] is None else location[key] for key in ("timeout", "unbuffered")}
+    if family == "grpc":
+        if location["unbuffered"] or (not prefix and site["unbuffered"]):
+            raise mistake(f"{prefix}unbuffered", found["unbuffered"], "has no meaning for gRPC, which is passed on as it comes. Take it out.")
+        found["unbuffered"] = None
+    elif found["unbuffered"]:
+        if "requests" in (location["unbuffered"] or (not prefix and site["unbuffered"]) or []):
+            why = f"has requests, which is not possible with {family}: its applications are told first how long a body is. Take it out."
+            raise mistake(f"{prefix}unbuffered", found["unbuffered"], why)
+        found["unbuffered"] = [each for each in found["unbuffered"] if each != "requests"]
+    long = next((name for name in headers.sends(site, location).hidden if len(name) > headers.LONGEST_ELSEWHERE), None)
+    if long:
+        why = f"is longer than {headers.LONGEST_ELSEWHERE} letters, which nginx knows for HTTP alone. Take it out, or say it in locations of another kind."
+        raise mistake(f"{prefix}headers", long, why)
+    return found
+
+
 def _refuse_unbuffered_cache(complete: Entry, location: Entry, site: Entry, of_its_site: Entry | None, prefix: str, mistake: Mistake) -> None:
     """nginx keeps no answer that it passes on as it comes."""
     unbuffered = site["unbuffered"] if location["unbuffered"] is None else location["unbuffered"]
     cache = complete["cache"] or of_its_site
-    if cache and cache["name"] != "none" and complete["does"] in caches.BACKENDS and "answers" in (unbuffered or []):
+    if cache and cache["name"] != "none" and caches.can_keep(complete) and "answers" in (unbuffered or []):
         raise mistake(f"{prefix}cache", cache["name"], "keeps nothing where answers are passed on unbuffered. Take one of them out, or say cache: none there.")
 
 
@@ -210,7 +248,7 @@ def _static_locations(app: Mapping[str, t.Any], path: str, site: Entry) -> t.Ite
     source = layout.app_source(app["name"])
     for below, folder in (app["static"] or {}).items():
         plain = {"path": path.rstrip("/") + below, "exact": False, "extra_config": None, **dict.fromkeys((*OF_FILES, *HOW))}
-        yield _location(plain, "static", f"{source}/{folder}/", site, "", _no_mistake)
+        yield _location(plain, "static", f"{source}/{folder}/", site, "proxy", "", _no_mistake)
 
 
 def _no_mistake(key: str, value: object, why: str) -> PorticoError:
@@ -259,7 +297,7 @@ def _of_both(key: str) -> Iterable[str]:
 
 
 _FORMS: t.Final[dict[str, entries.Format]] = {
-    "proxy": urls.backend,
+    "proxy": urls.any_backend,
     "root": formats.absolute_path,
     "alias": formats.absolute_path,
     "fallback": _fallback,
@@ -272,6 +310,7 @@ _FORMS: t.Final[dict[str, entries.Format]] = {
     "backend.host": urls.asked_host,
     "backend.ca": formats.absolute_path,
     "backend.certificate_name": formats.host_name,
+    "backend.script": formats.absolute_path,
     "headers": headers.headers,
     "hide_headers": headers.name,
     "csp": headers.header_text,

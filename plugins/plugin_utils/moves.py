@@ -8,13 +8,12 @@ import posixpath
 import re
 import string
 import typing as t
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN
-from ansible_collections.portico.web.plugins.plugin_utils import formats, urls
+from ansible_collections.portico.web.plugins.plugin_utils import formats, urls, variables
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, Mistake, shown
 
 Moves = dict[str, str]
@@ -149,8 +148,7 @@ def _folded(path: str) -> str:
 
 def variable(scope: str, site: Entry) -> str:
     """Return the variable that has where a path of a site leads."""
-    # Two names that differ in their hyphens and dots alone are two variables.
-    return f"$portico_moved_{zlib.crc32('/'.join((scope, site['name'])).encode()):08x}"
+    return f"$portico_moved_{variables.number(scope, site['name'])}"
 
 
 def file(scope: str, site: Entry) -> str:
@@ -164,8 +162,7 @@ def slash(scope: str, site: Entry) -> Entry:
     :returns: C(name) of the site; C(variable), which has where a path leads; C(adds); C(exempt), the patterns of paths that stay
         what they are.
     """
-    number = zlib.crc32("/".join((scope, "slash", site["name"])).encode())
-    return {"name": site["name"], "variable": f"$portico_slash_{number:08x}", "adds": site["trailing_slash"] == "add", "exempt": [_raw(path) for path in unslashed(site)]}
+    return {"name": site["name"], "variable": f"$portico_slash_{variables.number(scope, 'slash', site['name'])}", "adds": site["trailing_slash"] == "add", "exempt": [_raw(path) for path in unslashed(site)]}
 
 
 def _raw(path: str) -> str:

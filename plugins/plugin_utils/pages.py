@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import typing as t
-import zlib
 from collections.abc import Mapping
 
-from ansible_collections.portico.web.plugins.plugin_utils import formats
+from ansible_collections.portico.web.plugins.plugin_utils import formats, variables
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, shown
 
 STATUSES = (403, 404, 405, 413, 429, 500, 502, 503, 504)
@@ -44,7 +44,7 @@ def standard() -> dict[str, Entry]:
 
 
 def error_pages(value: Mapping[t.Any, t.Any]) -> list[Entry]:
-    """Return pages of a site's own: status, file and content type of each."""
+    """Return pages of a site's own: status, folder, name in it, and content type of each."""
     found = []
     for status, file in value.items():
         if not str(status).isascii() or not str(status).isdigit() or int(status) not in STATUSES:
@@ -57,7 +57,7 @@ def error_pages(value: Mapping[t.Any, t.Any]) -> list[Entry]:
             raise ValueError(f"has {shown(file)}, which {error}") from error
         suffix = re.search(r"\.[a-z]+$", path)
         kind = _TYPES.get(suffix[0] if suffix else "", "text/html")
-        found.append({"status": int(status), "file": path, "content_type": f"{kind}; charset=utf-8"})
+        found.append({"status": int(status), "folder": posixpath.dirname(path), "name": f"/{posixpath.basename(path)}", "content_type": f"{kind}; charset=utf-8"})
     return sorted(found, key=lambda page: page["status"])
 
 
@@ -75,7 +75,6 @@ def of_site(site: Entry) -> Entry:
     closed = site["maintenance"]
     if closed is None:
         return {"error_pages": site["error_pages"] or [], "maintenance": None}
-    # Two names that differ in their hyphens and dots alone are two variables.
-    number = f"{zlib.crc32(site['name'].encode()):08x}"
+    number = variables.number(site["name"])
     patterns = [f"~^0:{re.escape(path)}" for path in closed["open"]]
     return {"error_pages": site["error_pages"] or [], "maintenance": {**closed, "number": number, "patterns": patterns}}

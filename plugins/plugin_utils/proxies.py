@@ -8,6 +8,8 @@ import ipaddress
 import typing as t
 from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
+
 from ansible_collections.portico.web.plugins.plugin_utils import formats
 from ansible_collections.portico.web.plugins.plugin_utils.entries import nearest, shown
 
@@ -27,6 +29,20 @@ CDNS: t.Final[Mapping[str, Sequence[str]]] = {
 }
 """The networks of which a CDN asks."""
 
+TOLD: t.Final[Mapping[str, Markup]] = {
+    "X-Real-IP": Markup("$remote_addr"),
+    "X-Forwarded-For": Markup("$remote_addr"),
+    "X-Forwarded-Proto": Markup("$portico_scheme"),
+    "X-Request-ID": Markup("$portico_request_id"),
+}
+"""What a backend is told of the visitor, header to variable."""
+
+TAKEN: t.Final = (
+    *("X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Server", "X-Forwarded-Scheme", "X-Forwarded-Ssl", "X-Forwarded-Protocol"),
+    *("X-Original-URL", "X-Rewrite-URL", "X-Host", "Forwarded"),
+)
+"""What no backend hears from a visitor, because some would believe it."""
+
 SAID_BY_PROXIES: t.Final = ("CF-Connecting-IP", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "Client-IP", "Fastly-Client-IP")
 """Headers in which proxies name the visitor, besides those that nginx writes itself: no backend hears them from a visitor."""
 _WRITTEN = ("x-forwarded-for", "x-real-ip")
@@ -35,6 +51,17 @@ _WRITTEN = ("x-forwarded-for", "x-real-ip")
 def told_header(trusted: str, is_read: bool) -> str | None:
     """Return the header in which backends hear the visitor's address besides those in which all do: that of the proxies, where it is read."""
     return trusted if is_read and trusted.lower() not in _WRITTEN else None
+
+
+def told(trusted: str, is_read: bool) -> list[tuple[str, str]]:
+    """Return all that a backend is told of the visitor, whatever it is asked: header to variable, or to nothing where it is taken out.
+
+    :param trusted: the header in which proxies name the visitor.
+    :param is_read: whether there are any that are trusted, and it is read.
+    """
+    own = told_header(trusted, is_read)
+    taken = (*TAKEN, *taken_headers(trusted, is_read))
+    return [*TOLD.items(), *((name, "") for name in taken), *([(own, Markup("$remote_addr"))] if own else [])]
 
 
 def taken_headers(trusted: str, is_read: bool) -> list[str]:

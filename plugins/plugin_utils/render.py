@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN, indented, statements
-from ansible_collections.portico.web.plugins.plugin_utils import access, agents, caches, entries, guards, limits, moves, own_templates, pages, proxies
+from ansible_collections.portico.web.plugins.plugin_utils import access, agents, backends, caches, entries, guards, limits, moves, own_templates, pages, proxies, streams, urls
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 _TEMPLATES = Path(__file__).parents[2] / "roles" / "nginx" / "templates"
@@ -30,14 +30,15 @@ _NEEDS_NO_QUOTES = re.compile(r"[^\s;{}\"'\\#$]+")
 
 # One file a concern, in the order of their meaning for a reader; a site has a file of its own.
 _FILES = (
-    *("nginx.conf", "tls.conf", "visitors.conf", "maps.conf", "logs.conf", "headers.conf", "files.conf", "forwarded.conf", "proxy.conf"),
+    *("nginx.conf", "tls.conf", "visitors.conf", "maps.conf", "logs.conf", "headers.conf", "files.conf"),
+    *("forwarded.conf", "proxy.conf", "fastcgi.conf", "grpc.conf", "uwsgi.conf"),
     *("acme.conf", "pages.conf", "http.conf", "listens.conf", "listens-tls.conf", "default.conf"),
 )
 _REPEATED = {"include", "add_header", "set_real_ip_from"}
 """Directives that others may say as well as we: nginx does what all of them say."""
 _HTTP_LEVEL = ("nginx.conf", "tls.conf", "visitors.conf", "logs.conf")
 
-SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "proxy_protocol", "tls_profile", "http3", "access_log", "extra_config")
+SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "proxy_protocol", "tls_profile", "http3", "resolvers", "modules", "access_log", "extra_config")
 """The options of nginx_publish that there is one of for a whole host."""
 
 
@@ -60,6 +61,8 @@ class Host:
     openssl: tuple[int, ...] = (99,)
     ipv6: bool = True
     http3: bool = True
+    nameservers: tuple[str, ...] = ()
+    modules: frozenset[str] = frozenset()
     taken_listens: tuple[str, ...] = ()
     taken_directives: tuple[str, ...] = ()
 
@@ -77,9 +80,16 @@ class Host:
         """Return those at which the default server can be ours."""
         return [socket for socket in self.sockets(port, proxy_protocol) if (socket.address if ":" in socket.address else f"0.0.0.0:{socket.address}") not in self.taken_listens]
 
-    def addresses(self, port: int) -> list[str]:
-        """Return all addresses of a port, as C(listen) has them."""
+    def addresses(self, port: int, address: str | None = None) -> list[str]:
+        """Return all addresses of a port, or the one, as C(listen) has them."""
+        if address is not None:
+            return [f"[{address}]:{port}" if ":" in address else f"{address}:{port}"]
         return [str(port), *([f"[::]:{port}"] if self.ipv6 else [])]
+
+    @property
+    def resolves_upstreams(self) -> bool:
+        """Since 1.27.3 nginx looks up again the names of an upstream's servers, which was for its paying users before."""
+        return self.version >= (1, 27, 3)
 
     @property
     def has_http2_directive(self) -> bool:
@@ -97,14 +107,15 @@ class Host:
         return self.openssl >= (3, 5)
 
 
-def base(settings: Mapping[str, t.Any], host: Host) -> dict[str, str]:
+def base(settings: Mapping[str, t.Any], host: Host, has_streams: bool = False) -> dict[str, str]:
     """Return what a host has once, whatever its sites are.
 
     :param settings: the options of C(nginx_publish) that are named in SETTINGS.
+    :param has_streams: whether somebody on it has streams.
     :returns: path inside the generation -> text.
     """
-    common = _common(settings, host)
-    texts = {name: _environment().get_template(f"{name}.j2").render(common) for name in _FILES}
+    common = {**_common(settings, host), "streams": has_streams}
+    texts = {name: _environment().get_template(f"{name}.j2").render(common) for name in (*_FILES, *(["streams.conf"] if has_streams else []))}
     page = _environment().get_template("page.html.j2")
     texts.update({f"pages/{name}.html": page.render(page=each) for name, each in pages.standard().items()})
     own = {words[0] for depth, words, _line in statements(common["extra_config"]) if depth == 0}
@@ -113,7 +124,14 @@ def base(settings: Mapping[str, t.Any], host: Host) -> dict[str, str]:
     return texts
 
 
-def scope_files(scope: str, named: Named, sites: Sequence[Mapping[str, t.Any]] = (), passwords: Mapping[str, str] | None = None) -> dict[str, str]:
+def scope_files(
+    scope: str,
+    named: Named,
+    sites: Sequence[Mapping[str, t.Any]] = (),
+    passwords: Mapping[str, str] | None = None,
+    host: Host | None = None,
+    settings: Mapping[str, t.Any] | None = None,
+) -> dict[str, str]:
     """Return what the sites of a scope share: a file at the http level, if they have anything there, and the hashes of passwords.
 
     :param named: what the sites call by a name, as L(named.normalise) returns it.
@@ -134,7 +152,7 @@ def scope_files(scope: str, named: Named, sites: Sequence[Mapping[str, t.Any]] =
     shared["slashes"] = [moves.slash(scope, site) for site in sites if site["trailing_slash"]]
     shared["unwelcome"] = [(site["name"], agents.variable(scope, site), agents.patterns(site)) for site in sites if site["refuse_agents"]]
     if any(shared.values()):
-        files[f"scopes/{scope}.conf"] = _environment().get_template("scope.conf.j2").render(scope=scope, **shared)
+        files[f"scopes/{scope}.conf"] = _environment().get_template("scope.conf.j2").render(scope=scope, resolvers=_resolvers({**default_settings(), **(settings or {})}, host or Host()), **shared)
     return files
 
 
@@ -172,6 +190,16 @@ def site_files(
     return files
 
 
+def stream_files(streams_of_scope: Sequence[Mapping[str, t.Any]], host: Host, settings: Mapping[str, t.Any] | None = None) -> dict[str, str]:
+    """Return a file for each stream.
+
+    :param streams_of_scope: complete streams, as L(streams.normalise_streams) returns them.
+    :returns: path inside the generation -> text.
+    """
+    template = _environment().get_template("stream.conf.j2")
+    return {f"{streams.FOLDER}{stream['name']}.conf": template.render(stream=stream, resolvers=_resolvers({**default_settings(), **(settings or {})}, host), addresses=host.addresses(stream["port"], stream["address"])) for stream in streams_of_scope}
+
+
 def _levels(sites: Iterable[Mapping[str, t.Any]]) -> list[Mapping[str, t.Any]]:
     return [level for site in sites for level in (site, *site["locations"])]
 
@@ -204,7 +232,17 @@ def once_at_http_level() -> set[str]:
 def _common(settings: Mapping[str, t.Any], host: Host) -> dict[str, t.Any]:
     complete = {**default_settings(), **settings}
     is_read = bool(complete["trusted_proxies"]) and not complete["proxy_protocol"]
-    return {"host": host, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, "apps_folder": layout.APPS, **complete, "pages": pages.STATUSES, "trusted_proxies": proxies.networks(complete["trusted_proxies"]), "taken_headers": proxies.taken_headers(complete["trusted_header"], is_read), "told_header": proxies.told_header(complete["trusted_header"], is_read)}
+    told = proxies.told(complete["trusted_header"], is_read)
+    brotli = {"ngx_http_brotli_filter_module", "ngx_http_brotli_static_module"} <= host.modules and "brotli" in complete["modules"]
+    return {"host": host, "brotli": brotli, "told": {"proxy": told, "grpc": told, **{family: [(backends.param(name), value) for name, value in told] for family in backends.WITH_PARAMS}}, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, "apps_folder": layout.APPS, **complete, "pages": pages.STATUSES, "resolvers": _resolvers(complete, host), "trusted_proxies": proxies.networks(complete["trusted_proxies"]), "taken_headers": proxies.taken_headers(complete["trusted_header"], is_read), "told_header": proxies.told_header(complete["trusted_header"], is_read)}
+
+
+def _resolvers(settings: Mapping[str, t.Any], host: Host) -> list[str]:
+    """Return whom nginx asks for names, as C(resolver) has them; nobody where that is said in a text of somebody's own."""
+    if "resolver" in host.taken_directives or any(depth == 0 and words[0] == "resolver" for depth, words, _line in statements(settings["extra_config"])):
+        return list(map(urls.resolver, settings["resolvers"]))
+    asked = list(map(urls.resolver, settings["resolvers"])) or list(host.nameservers)
+    return [*asked, *(["ipv6=off"] if asked and not host.ipv6 else [])]
 
 
 def _upstreams(site: Mapping[str, t.Any], sockets: Mapping[str, str]) -> dict[str, str]:

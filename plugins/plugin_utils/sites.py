@@ -7,13 +7,12 @@ from __future__ import annotations
 import os
 import re
 import typing as t
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.portico.web.plugins.module_utils.lexer import statements
-from ansible_collections.portico.web.plugins.plugin_utils import agents, entries, formats, guards, headers, locations, moves, pages, proxies
+from ansible_collections.portico.web.plugins.plugin_utils import agents, entries, formats, guards, headers, locations, modules, moves, pages, proxies, urls, variables
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, PorticoError, problem, shown
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
@@ -106,8 +105,20 @@ def _port(value: object) -> None:
 
 
 def _header(value: object) -> None:
+    if len(str(value)) > headers.LONGEST_ELSEWHERE:
+        raise ValueError(f"is longer than {headers.LONGEST_ELSEWHERE} letters, which not all backends can be told. Write a shorter one.")
     if headers.name(str(value)).lower() in ("host", "connection", "upgrade", "x-request-id", "x-forwarded-proto", "x-forwarded-host", "forwarded", "proxy_protocol"):
         raise ValueError("does not name a visitor's address. Write one such as X-Forwarded-For or CF-Connecting-IP; nginx_proxy_protocol is said by itself.")
+
+
+def _resolvers(value: object) -> None:
+    if not isinstance(value, list):
+        raise ValueError("is no list. Write one of addresses.")
+    for each in value:
+        try:
+            urls.resolver(str(each))
+        except ValueError as error:
+            raise ValueError(f"has {shown(each)}, which {error}") from error
 
 
 def _scope(value: object) -> None:
@@ -183,9 +194,7 @@ def _promise(site: Entry) -> Entry:
     own = headers.promise(site["hsts"])
     if own is None:
         return {"promise": "$portico_promise", "own_promise": None}
-    # Two names that differ in their hyphens and dots alone are two variables.
-    number = zlib.crc32(site["name"].encode())
-    return {"promise": f"$portico_promise_{number:08x}", "own_promise": own}
+    return {"promise": f"$portico_promise_{variables.number(site['name'])}", "own_promise": own}
 
 
 def _refuse_shared_names(variable: str, sites: Iterable[Entry]) -> None:
@@ -199,7 +208,7 @@ def _refuse_shared_names(variable: str, sites: Iterable[Entry]) -> None:
 
 
 def _refuse_shared_logs(variable: str, sites: Iterable[Entry]) -> None:
-    owner = {name: "nginx itself" for name in ("access.log", "error.log", "access.json.log")}
+    owner = {name: "nginx itself" for name in ("access.log", "error.log", "access.json.log", "streams.log", "streams.json.log")}
     for site in sites:
         kinds = {level["access_log"] for level in (site, *site["locations"])} - {None, "none"}
         for name in sorted(f"{site['name']}{'.json' if kind == 'json' else ''}.log" for kind in kinds):
@@ -227,6 +236,8 @@ _SETTINGS: Mapping[str, Callable[[object], None]] = {
     "https_port": _port,
     "trusted_proxies": proxies.check,
     "trusted_header": _header,
+    "resolvers": _resolvers,
+    "modules": modules.check,
     "extra_config": _own_text,
     "scope": _scope,
 }

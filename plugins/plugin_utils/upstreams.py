@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Mapping
 
-from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, urls
+from ansible_collections.portico.web.plugins.plugin_utils import backends, entries, formats, urls
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, problem
 
+_KEPT_OPEN = 16
+"""So many idle connections each worker keeps open, where nobody says how many."""
 _PINS = ("address", "uri")
 """The ways of balancing in which a visitor has a server of its own: nginx knows no backup there."""
 
@@ -22,6 +25,10 @@ def normalise_upstreams(upstreams: object, variable: str = "nginx_upstreams") ->
     seen: dict[str, str] = {}
     for upstream in complete:
         _check(variable, upstream)
+        if upstream["keepalive"] is None:
+            upstream["keepalive"] = 0 if upstream["protocol"] in backends.WITH_PARAMS else _KEPT_OPEN
+        for server in upstream["servers"]:
+            server["is_looked_up"] = upstream["resolve"] and is_named(server)
         # nginx compares them without regard to case.
         twin = seen.setdefault(upstream["name"].lower(), upstream["name"])
         if twin != upstream["name"]:
@@ -33,6 +40,12 @@ def _check(variable: str, upstream: Entry) -> None:
     def mistake(key: str, value: object, why: str) -> entries.PorticoError:
         return problem(variable, upstream["name"], key, value, why)
 
+    if upstream["protocol"] == "fastcgi" and upstream["tls"]:
+        raise mistake("tls", True, "is not possible with FastCGI, which nginx speaks in plain text alone. Take it out.")
+    if upstream["script"] and upstream["protocol"] != "fastcgi":
+        raise mistake("script", upstream["script"], f"is for FastCGI, and the protocol is {upstream['protocol']}. Take one of them out.")
+    if upstream["keepalive"] and upstream["protocol"] in backends.WITH_PARAMS:
+        raise mistake("keepalive", upstream["keepalive"], f"is not possible with {upstream['protocol']}, whose servers give a worker to each connection. Take it out.")
     named = "certificate_name" if upstream["certificate_name"] else "host"
     if upstream["tls"] and upstream["verify"] and urls.is_address(urls.without_port(upstream[named]) or ""):
         raise mistake(named, upstream[named], "is an address, and nginx verifies certificates by name. Say in certificate_name what they are to be named (or verify: false).")
@@ -41,6 +54,8 @@ def _check(variable: str, upstream: Entry) -> None:
     servers = upstream["servers"]
     if not servers:
         raise mistake("servers", servers, "is empty. Write at least one server.")
+    if upstream["resolve"] and not any(map(is_named, servers)):
+        raise mistake("resolve", True, "is for names, and its servers have none. Take it out.")
     addresses = [server["address"] for server in servers]
     twins = [address for at, address in enumerate(addresses) if address in addresses[:at]]
     if twins:
@@ -54,12 +69,18 @@ def _check(variable: str, upstream: Entry) -> None:
         if server["backup"] and upstream["balance"] in (*_PINS, "random"):
             raise mistake(f"servers[{at}].backup", True, f'is not possible with the balance "{upstream["balance"]}", which nginx does without backups. Take one of them out.')
     for key, (least, most) in (("keepalive", (0, 10_000)), ("tries", (1, 100))):
-        if not least <= upstream[key] <= most:
+        if upstream[key] is not None and not least <= upstream[key] <= most:
             raise mistake(key, upstream[key], f"is not possible. Write a number from {least} to {most}.")
     if upstream["tls"] and upstream["verify"] and not (upstream["certificate_name"] or upstream["host"]):
         raise mistake(
             "certificate_name", entries.HIDDEN, "is missing. With tls the servers' certificates are verified: say which name they are to have (or host; or verify: false)."
         )
+
+
+def is_named(server: Mapping[str, t.Any]) -> bool:
+    """Return whether a server has a name, and no address."""
+    host = server["address"].rpartition(":")[0].strip("[]")
+    return not server["address"].startswith("unix:") and not urls.is_address(host)
 
 
 _LIMITS: t.Final = {"weight": (1, 1000), "max_fails": (0, 1000), "fail_timeout": (1, 86_400), "max_connections": (0, 1_000_000)}
@@ -70,4 +91,5 @@ _FORMATS: t.Final[dict[str, entries.Format]] = {
     "host": urls.asked_host,
     "ca": formats.absolute_path,
     "certificate_name": formats.host_name,
+    "script": formats.absolute_path,
 }

@@ -13,10 +13,13 @@ from urllib.parse import urlsplit
 from ansible_collections.portico.web.plugins.plugin_utils import formats
 
 _UNIX = "unix:"
+_HTTP = ("http", "https")
+NOT_HTTP = ("fastcgi", "grpc", "grpcs", "uwsgi", "suwsgi")
+"""The schemes of backends that are spoken to by another protocol, and asked for no path."""
 
 
 class Backend(t.NamedTuple):
-    """What stands in a URL of C(proxy_pass)."""
+    """What stands in a backend's URL."""
 
     scheme: str
     host: str
@@ -25,23 +28,39 @@ class Backend(t.NamedTuple):
 
 
 def backend(value: str) -> str:
-    """Return a URL that C(proxy_pass) takes as it stands."""
+    """Return a URL that C(proxy_pass) takes as it stands, with its scheme in small letters."""
     scheme, _colons, rest = value.partition("://")
-    if scheme in ("http", "https") and rest.startswith(_UNIX):
+    scheme = scheme.lower()
+    if scheme in _HTTP and rest.startswith(_UNIX):
         socket(_UNIX + rest.removeprefix(_UNIX).partition(":")[0])
         path = rest.removeprefix(_UNIX).partition(":")[2]
         if ":" in rest.removeprefix(_UNIX):
             _refuse_signs(path)
             formats.url_path(path)
-        return value
-    parts = _url(value, ("http", "https"))
+        return f"{scheme}://{rest}"
+    parts = _url(value, _HTTP)
     if re.search(r"[?#@]", value) or parts.netloc.endswith(":"):
         raise ValueError("has a query, a fragment or a user in it, or a colon without a port. Write http://HOST:PORT, with a path at most.")
     if parts.netloc.startswith("["):
         _ipv6(parts.netloc[1:].partition("]")[0])
     if parts.path:
         formats.url_path(parts.path)
-    return value
+    return f"{scheme}://{rest}"
+
+
+def any_backend(value: str) -> str:
+    """Return a URL of a backend that is spoken to by HTTP or by another protocol, with its scheme in small letters."""
+    scheme, colons, rest = value.partition("://")
+    scheme = scheme.lower()
+    if scheme not in (*_HTTP, *NOT_HTTP) or not colons:
+        _refuse_signs(value)
+        raise ValueError(f"is not a URL that begins with {_either((*_HTTP, *NOT_HTTP))} and a host. Write it in full.")
+    if scheme in _HTTP:
+        return backend(value)
+    try:
+        return f"{scheme}://{server(rest)}"
+    except ValueError as error:
+        raise ValueError(f"has something behind {scheme}:// that {error} A path is possible with http:// and https:// alone.") from error
 
 
 def asked_host(value: str) -> str:
@@ -57,12 +76,17 @@ def without_port(host: str | None) -> str | None:
 
 
 def parsed(value: str) -> Backend:
-    """Return the parts of a URL that L(backend) has accepted."""
+    """Return the parts of a URL that L(backend) or L(any_backend) has accepted."""
     scheme, _colons, rest = value.partition("://")
     if rest.startswith(_UNIX):
         return Backend(scheme, "", rest.removeprefix(_UNIX).partition(":")[2])
     parts = urlsplit(value)
     return Backend(scheme, parts.hostname or "", parts.path)
+
+
+def _either(schemes: Sequence[str]) -> str:
+    *first, last = (f"{scheme}://" for scheme in schemes)
+    return f"{', '.join(first)} or {last}"
 
 
 def is_address(host: str) -> bool:
@@ -76,7 +100,7 @@ def is_address(host: str) -> bool:
 
 def redirect(value: str) -> str:
     """Return a URL that visitors can be sent to."""
-    _url(value, ("http", "https"))
+    _url(value, _HTTP)
     return value
 
 
@@ -96,6 +120,18 @@ def socket(value: str) -> str:
     if value == path or formats.absolute_path(path) != path or re.search(r"[\s\"';{}\\:]", path):
         raise ValueError("is not the path of a unix socket. Write unix:/run/NAME.sock.")
     return value
+
+
+def resolver(value: str) -> str:
+    """Return the address of a server for names, with a port or without, as C(resolver) takes it."""
+    formats.printable(value)
+    address, port = value, ""
+    written = re.fullmatch(r"(?:\[([^\]]*)\]|([^:]*))(?::([0-9]{1,5}))?", value)
+    if written:
+        address, port = written[1] or written[2] or "", written[3] or ""
+    if not is_address(address) or "%" in address or (port and not 1 <= int(port) <= 65535):
+        raise ValueError("is not the address of a server for names. Write one such as 192.0.2.53, 127.0.0.1:5353 or [2001:db8::53].")
+    return (f"[{address}]" if ":" in address else address) + (f":{port}" if port else "")
 
 
 def server(value: str) -> str:
@@ -120,7 +156,6 @@ def _ipv6(value: str) -> None:
 
 
 def _url(value: str, schemes: Sequence[str]) -> t.Any:
-    either = " or ".join(f"{scheme}://" for scheme in schemes)
     _refuse_signs(value)
     try:
         parts = urlsplit(value)
@@ -129,7 +164,7 @@ def _url(value: str, schemes: Sequence[str]) -> t.Any:
     except ValueError:
         valid = False
     if not valid:
-        raise ValueError(f"is not a URL that begins with {either} and a host. Write it in full.")
+        raise ValueError(f"is not a URL that begins with {_either(schemes)} and a host. Write it in full.")
     if parts.hostname and ":" not in parts.hostname:
         formats.host_name(parts.hostname, what="has a host that")
     return parts

@@ -53,8 +53,10 @@ def test_a_mistake_in_a_cache_names_entry_key_value_and_cure(cache, message):
     [
         ({"proxy": BACKEND, "cache": "pags"}, 'key "cache": "pags" is not a cache of nginx_caches. Did you mean "pages"?'),
         ({"locations": [{"path": "/", "proxy": BACKEND, "cache": "no"}]}, 'key "locations[0].cache": "no" is not a cache'),
-        ({"root": "/srv", "cache": "pages"}, 'key "cache": "pages" is for answers of backends, and all that this site does is answered by nginx itself'),
-        ({"locations": [{"path": "/", "root": "/srv", "cache": "pages"}]}, 'key "locations[0].cache": "pages" is for answers of backends, and root is answered by nginx itself'),
+        ({"root": "/srv", "cache": "pages"}, 'key "cache": "pages" is for answers of HTTP backends, and this site has none'),
+        ({"locations": [{"path": "/", "root": "/srv", "cache": "pages"}]}, 'key "locations[0].cache": "pages" is for answers of HTTP backends, and this is none'),
+        ({"locations": [{"path": "/", "proxy": "uwsgi://127.0.0.1:3031", "cache": "pages"}]}, 'key "locations[0].cache": "pages" is for answers of HTTP backends, and this is none'),
+        ({"proxy": "fastcgi://127.0.0.1:9000", "cache": "pages"}, 'key "cache": "pages" is for answers of HTTP backends, and this site has none'),
         ({"proxy": BACKEND, "cache": "pages", "access": "staff"}, 'key "cache": "pages" would show what one visitor got to others: the access policy "staff" has users'),
         ({"cache": "pages", "locations": [{"path": "/", "proxy": BACKEND, "access": "staff"}]}, 'key "locations[0].cache": "pages" would show'),
         ({"proxy": BACKEND, "cache": "pages", "unbuffered": ["answers"]}, 'key "cache": "pages" keeps nothing where answers are passed on unbuffered'),

@@ -11,6 +11,7 @@ import yaml
 from ansible_collections.portico.web.plugins.plugin_utils import access, named
 from ansible_collections.portico.web.plugins.plugin_utils.apps import normalise_apps
 from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
+from ansible_collections.portico.web.plugins.plugin_utils.streams import normalise_streams
 
 HASH = "$6$abcdefgh$VfjvBFPGjfLDmVVBzF0KYh0hGZ1d8Pq9GZFmT6mTL8GoBzWyCvW0x4hMmzQ0"
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,8 @@ def test_the_sites_and_upstreams_that_are_shown_are_right():
     known = named.normalise({key: [entry for block in shown for entry in block.get(f"nginx_{key}", [])] for key in named.LISTS})
     apps = [{"name": "shop", "static": {"/static/": "static"}}]
     sites = normalise_sites([site for block in shown for site in block.get("nginx_sites", [])], apps, named=known)
-    assert len(known["upstreams"]) == 2 and len(known["access"]) == 4 + len(access.BUILT_IN) and len(sites) == 10
+    assert len(known["upstreams"]) == 4 and len(known["access"]) == 5 + len(access.BUILT_IN) and len(sites) == 12
+    assert len(normalise_streams([stream for block in shown for stream in block.get("nginx_streams", [])], sites, known)) == 3
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yml")), ids=lambda path: path.stem)

@@ -1,10 +1,12 @@
-"""The log that tells why nginx refused."""
+"""What the half on the host decides: why nginx refused, and what a scope is taken back to."""
 
 from __future__ import annotations
 
 import pytest
 
+from ansible_collections.portico.web.plugins.module_utils import store
 from ansible_collections.portico.web.plugins.module_utils.files import LogFromNow
+from ansible_collections.portico.web.plugins.modules import nginx_generation
 
 
 @pytest.mark.parametrize("before", ["", "é " * 40 + "\n"])
@@ -20,3 +22,48 @@ def test_a_log_is_read_from_now_on(tmp_path, before):
     assert log.read() == ""
     path.write_text("anew\n")
     assert log.read() == "anew\n"
+
+
+def manifest(host, settings=None, **scopes):
+    """A host's files, and those of each scope; who says something of the host's settings is the first one."""
+    once = {"owner": "a" if settings else None, "settings": settings or {}, "files": dict.fromkeys(host, "x")}
+    return {"format": 1, "host": once, "scopes": {name: {"sites": {}, "certificates": {}, "files": dict.fromkeys(paths, name), **({"streams": {"db": ["tcp", 5432, None]}} if "streams/db.conf" in paths else {})} for name, paths in scopes.items()}}
+
+
+PLAIN, WITH = ["nginx.conf"], ["nginx.conf", "streams.conf"]
+
+
+@pytest.mark.parametrize(
+    ("then", "live", "has_place"),
+    [
+        # Alone, all goes back.
+        (manifest(WITH, a=["streams/db.conf"]), manifest(PLAIN, a=["sites/a.conf"]), True),
+        (manifest(PLAIN, a=["sites/a.conf"]), manifest(WITH, a=["streams/db.conf"]), False),
+        # Of two, what nginx has once is what it is, but for the place that somebody's streams need.
+        (manifest(WITH, a=["streams/db.conf"], b=["sites/b.conf"]), manifest(PLAIN, a=["sites/a.conf"], b=["sites/b.conf"]), True),
+        (manifest(PLAIN, {"http3": True}, a=["sites/a.conf"]), manifest(WITH, {"http3": True}, a=["sites/c.conf"], b=["streams/db.conf"]), True),
+    ],
+)
+def test_who_goes_back_to_streams_has_a_place_for_them_and_so_have_others(monkeypatch, then, live, has_place):
+    monkeypatch.setattr(store, "numbers", lambda: [1, 2])
+    monkeypatch.setattr(store, "manifest", {1: then, 2: live}.__getitem__)
+    number, wanted = nginx_generation._restored_manifest(None, {"manifest": live, "generation": 2}, "a", None)
+    assert number == 1 and ("streams.conf" in wanted["host"]["files"]) == has_place
+    assert wanted["scopes"]["a"] == then["scopes"]["a"]
+
+
+def test_where_there_is_no_place_for_streams_any_more_it_is_said(monkeypatch):
+    then, live = manifest(WITH, a=["streams/db.conf"], b=["sites/b.conf"]), manifest(PLAIN, a=["sites/a.conf"], b=["sites/b.conf"])
+    live["host"].update(owner="b", settings={"http3": True})
+    monkeypatch.setattr(store, "numbers", lambda: [1, 2])
+    monkeypatch.setattr(store, "manifest", {1: then, 2: live}.__getitem__)
+    with pytest.raises(nginx_generation.GenerationError, match="Back at generation 1 there would be streams"):
+        nginx_generation._restored_manifest(None, {"manifest": live, "generation": 2}, "a", None)
+
+
+def test_nobody_goes_back_to_a_stream_that_another_scope_has_now(monkeypatch):
+    then, live = manifest(WITH, a=["streams/db.conf"], b=["sites/b.conf"]), manifest(WITH, a=["sites/a.conf"], b=["streams/db.conf"])
+    monkeypatch.setattr(store, "numbers", lambda: [1, 2])
+    monkeypatch.setattr(store, "manifest", {1: then, 2: live}.__getitem__)
+    with pytest.raises(nginx_generation.GenerationError, match='The stream "db" of generation 1 has the name or the port that "db" of the scope "b" has now'):
+        nginx_generation._restored_manifest(None, {"manifest": live, "generation": 2}, "a", None)

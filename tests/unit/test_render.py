@@ -7,8 +7,9 @@ import re
 import crossplane
 import pytest
 
-from ansible_collections.portico.web.plugins.plugin_utils import render
+from ansible_collections.portico.web.plugins.plugin_utils import named, render
 from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
+from ansible_collections.portico.web.plugins.plugin_utils.streams import normalise_streams
 
 APPS = [{"name": "shop", "static": {"/static/": "staticfiles"}}]
 SITES = [
@@ -17,13 +18,16 @@ SITES = [
     {"name": "files", "server_names": ["files.example.com"], "tls": False, "root": "/srv/some files"},
     {"name": "api", "server_names": ["api.example.com"], "locations": [{"path": "/v1/", "proxy": "http://127.0.0.1:9000"}]},
 ]
+POOLS = [{"name": "db", "servers": [{"address": "10.0.0.1:5432"}], "tls": True, "host": "db.example.com"}]
+STREAMS = [{"name": "db", "port": 5432, "upstream": "db", "certificate": "shop"}, {"name": "dns", "port": 53, "protocol": "udp", "proxy": "10.0.0.1:53"}]
 BOOKWORM = render.Host((1, 22, 1), (3, 0, 17))
 TRIXIE = render.Host((1, 26, 3), (3, 5, 1))
 
 
 def published(host=TRIXIE, sites=SITES, ports=(80, 443), extra_config=""):
     settings = {"http_port": ports[0], "https_port": ports[1], "extra_config": extra_config}
-    files = {**render.base(settings, host), **render.site_files(normalise_sites(sites, APPS), APPS, host, settings)}
+    streams = normalise_streams(STREAMS, None, named.normalise({"upstreams": POOLS}))
+    files = {**render.base(settings, host, True), **render.site_files(normalise_sites(sites, APPS), APPS, host, settings), **render.stream_files(streams, host)}
     return {path: text for path, text in files.items() if path.endswith(".conf")}
 
 
@@ -173,6 +177,19 @@ def test_what_proxies_say_of_a_visitor_no_visitor_says(tmp_path, said, heard):
     assert heard.items() <= told.items() and told["X-Forwarded-For"] == "$remote_addr"
 
 
+@pytest.mark.parametrize("family", ["fastcgi", "uwsgi"])
+def test_an_application_hears_in_variables_what_a_backend_hears_in_headers(tmp_path, family):
+    files = render.base({"trusted_proxies": ["10.0.0.7"], "trusted_header": "X-Visitor"}, TRIXIE)
+    headers = dict(directives(parsed(files["forwarded.conf"], tmp_path), "proxy_set_header"))
+    params = {name: value for name, value, *_more in directives(parsed(files[f"{family}.conf"], tmp_path), f"{family}_param")}
+    for name, value in headers.items():
+        if name not in ("Upgrade", "Connection"):
+            assert params[f"HTTP_{name.upper().replace('-', '_')}"] == value
+    # A program that a FastCGI server runs may take it for the proxy that it is to use (CVE-2016-5385).
+    assert (params["HTTP_PROXY"], params["HTTP_UPGRADE"], params["HTTP_X_VISITOR"]) == ("", "", "$remote_addr")
+    assert dict(directives(parsed(files["grpc.conf"], tmp_path), "grpc_set_header")).items() <= headers.items()
+
+
 def test_http3_listens_beside_and_once_with_workers_of_its_own(tmp_path):
     said = {"http_port": 80, "https_port": 443, "http3": True}
     files = render.base(said, TRIXIE)
@@ -279,3 +296,9 @@ def test_what_others_have_said_once_is_left_to_them():
     assert re.findall(r"listen (.*) default_server", files["default.conf"]) == ["[::]:80", "443 ssl"]
     assert {"gzip", "client_max_body_size", "ssl_ciphers"} <= render.once_at_http_level()
     assert not {"include", "add_header", "server", "map"} & render.once_at_http_level()
+
+
+def test_a_name_that_no_site_has_gets_nothing_at_any_port(tmp_path):
+    """Also where the handshake was about another name: which server answers is decided anew by Host."""
+    default = parsed(render.base({"http3": True}, TRIXIE)["default.conf"], tmp_path)
+    assert [directives(server["block"], "return") for server in default if server["directive"] == "server"] == [[["444"]]] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.portico.web.plugins.plugin_utils import modules
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 from ansible_collections.portico.web.plugins.plugin_utils.sites import certificates, check_settings, check_together, normalise_sites, read_files, wanted_certificates
 
@@ -17,7 +18,7 @@ def site(**keys):
 def location(path, does, target, rest="", number=1):
     unsaid = dict.fromkeys(("fallback", "spoken", "tries", "waits", "sends", "max_body_size", "timeout", "unbuffered", "access_log", "extra_config", "access", "limits", "wait", "cache", "policy"))
     guarded = {"rules": [], "pages": False, "is_server": False, "told": [], "uploads": False, "bare": False, "guarded": False, "verifies": False}
-    return {"path": path, "exact": False, "number": number, "says": False, "does": does, "target": target, "rest": rest, "repeated": [], "repeated_pages": [], **unsaid, **guarded}
+    return {"path": path, "exact": False, "number": number, "says": False, "does": does, "family": "proxy", "target": target, "rest": rest, "repeated": [], "repeated_pages": [], **unsaid, **guarded}
 
 
 def test_an_app_brings_its_static_folders():
@@ -35,7 +36,7 @@ def test_an_app_brings_its_static_folders():
         "sends": (True, [], []),
         "says": False,
         **dict.fromkeys(("access", "limits", "wait", "cache", "clients")),
-        **{"rules": [], "pages": False, "is_server": True, "verifies": False, "asks": [], "error_pages": [], "maintenance": None, "access_log": None, "moved": {}, "trailing_slash": None, "redirects": None, "redirects_file": None, "refuse_agents": None},
+        **{"rules": [], "pages": False, "is_server": True, "family": "proxy", "verifies": False, "asks": [], "error_pages": [], "maintenance": None, "access_log": None, "moved": {}, "trailing_slash": None, "redirects": None, "redirects_file": None, "refuse_agents": None},
         "max_body_size": None,
         "timeout": None,
         "unbuffered": None,
@@ -91,7 +92,7 @@ def test_a_redirect_keeps_the_path_unless_it_has_one(target, rest):
         ([site(locations=[{"path": "/a", "root": "/a"}, {"path": "/b", "root": "b"}])], 'key "locations[1].root": "b" is not an absolute path'),
         ([site(locations=[{"path": "/", "root": "/a"}, {"path": "/", "root": "/b"}])], '"/" is the path of two locations'),
         ([site(locations=[{"path": "/a/../b", "root": "/a"}])], '"/a/../b" is not the path of a URL'),
-        ([site(app=None, proxy="ftp://127.0.0.1:8000")], "is not a URL that begins with http:// or https:// and a host"),
+        ([site(app=None, proxy="ftp://127.0.0.1:8000")], "is not a URL that begins with http://, https://, fastcgi://, grpc://, grpcs://, uwsgi:// or suwsgi:// and a host"),
         ([site(app=None, proxy="http://127.0.0.1:99999")], "is not a URL that begins with http://"),
         ([site(app=None, proxy="http://$host")], "has a character that no URL has"),
         ([site(app=None, redirect="/elsewhere")], "is not a URL that begins with http:// or https:// and a host"),
@@ -197,3 +198,14 @@ def test_a_site_with_a_template_need_not_say_what_it_does(tmp_path):
         read_files([complete], lambda path: str(tmp_path / path), None)
     (tmp_path / "own.conf.j2").write_text("")
     read_files([complete], lambda path: str(tmp_path / path), None)
+
+
+@pytest.mark.parametrize(("value", "message"), [("brotli", "is no list"), (["Brotli"], 'has "Brotli", which is not the name of a module'), ([1], "which is not the name"), (["a b"], "which is not the name")])
+def test_what_is_no_module_is_told(value, message):
+    with pytest.raises(PorticoError) as told:
+        check_settings({"modules": value})
+    assert str(told.value).startswith("nginx_modules: ") and message in str(told.value)
+
+
+def test_modules_are_packages():
+    assert modules.packages(["brotli", "stream", "http-brotli-filter"]) == ["libnginx-mod-http-brotli-filter", "libnginx-mod-http-brotli-static", "libnginx-mod-stream"]

@@ -16,7 +16,7 @@ def etc(tmp_path):
 
 
 def test_nothing_is_found_where_nothing_is(etc):
-    assert strangers.read(str(etc), None) == {"directives": {}, "default_servers": {}, "main": []}
+    assert strangers.read(str(etc), None) == {"directives": {}, "default_servers": {}, "streams": None, "main": []}
 
 
 def test_directives_of_the_http_level_are_found_and_no_others(etc):
@@ -52,3 +52,11 @@ def test_what_an_edited_nginx_conf_would_lose_is_found(etc):
     (etc / "nginx.conf").unlink()
     (etc / "nginx.conf").symlink_to("portico/nginx.conf")
     assert strangers.read(str(etc), None)["main"] == []
+
+
+def test_a_stream_block_of_somebody_else_is_found(etc):
+    (etc / "modules-enabled").mkdir()
+    (etc / "modules-enabled/50-mod-stream.conf").write_text("load_module modules/ngx_stream_module.so;\n")
+    assert strangers.read(str(etc), None)["streams"] is None
+    (etc / "modules-enabled/60-database.conf").write_text("stream {\n    server { listen 5432; proxy_pass 10.0.0.5:5432; }\n}\n")
+    assert strangers.read(str(etc), None)["streams"] == "modules-enabled/60-database.conf"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -15,6 +16,18 @@ def ask(visitor, name):
         return visitor.get(f"https://{site}.{name}.example.test{path}", **headers)
 
     return ask
+
+
+@pytest.fixture
+def eventually():
+    """Ask until something has happened, and no longer than some seconds."""
+
+    def eventually(happens, seconds=20):
+        deadline = time.monotonic() + seconds
+        while not happens():
+            assert time.monotonic() < deadline
+
+    return eventually
 
 
 @pytest.fixture

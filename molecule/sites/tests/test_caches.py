@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
-
-def until(happens, seconds=20):
-    """Ask until something has happened, and no longer than some seconds."""
-    deadline = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < deadline
 
 
 @pytest.fixture
@@ -77,12 +69,12 @@ def test_in_a_cache_that_names_none_any_cookie_tells_who_somebody_is(seen, path)
     assert [seen(rush) for _number in range(2)] == [("MISS", "answer 2"), ("HIT", "answer 2")]
 
 
-def test_a_cache_of_a_location_is_what_it_says_and_nothing_of_its_sites(seen, ask, path):
+def test_a_cache_of_a_location_is_what_it_says_and_nothing_of_its_sites(seen, ask, path, eventually):
     said = f"/said{path}/brief"
     assert seen(said) == ("MISS", "answer 1")
     try:
         ask("main", "/backend/down")
-        until(lambda: ask("kept", said).status == 503)
+        eventually(lambda: ask("kept", said).status == 503)
     finally:
         ask("main", "/backend/up")
 
@@ -100,29 +92,35 @@ def test_what_is_posted_is_led_on_and_changes_nothing_that_is_kept(visitor, name
     assert seen(path) == ("HIT", "answer 1")
 
 
-def test_of_many_who_ask_at_once_one_is_led_on(seen, asked, ask, path):
+def test_a_part_of_what_is_kept_comes_out_of_it(ask, seen, path):
+    whole = seen(f"{path}/fresh")
+    part = ask("kept", f"{path}/fresh", Range="bytes=0-5")
+    assert whole == ("MISS", "answer 1") and (part.status, part.text, part.headers["X-Cache"]) == (206, "answer", "HIT")
+
+
+def test_of_many_who_ask_at_once_one_is_led_on(seen, asked, ask, path, eventually):
     slow = f"{path}/slow"
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(seen, slow) for _number in range(8)]
-        until(lambda: asked(slow))
+        eventually(lambda: asked(slow))
         ask("main", "/backend/go")
         bodies = {answer.result()[1] for answer in answers}
     assert bodies == {"answer 1"} and asked(slow) == 1
 
 
-def test_a_backend_that_is_down_is_not_missed(seen, ask, path):
+def test_a_backend_that_is_down_is_not_missed(seen, ask, path, eventually):
     brief = f"{path}/brief"
     assert seen(brief) == ("MISS", "answer 1")
     try:
         ask("main", "/backend/down")
         # Fresh for a second; then it is asked again in vain, behind what visitors get.
         met = set()
-        until(lambda: met.add(seen(brief)) or ("STALE", "answer 1") in met)
+        eventually(lambda: met.add(seen(brief)) or ("STALE", "answer 1") in met)
         assert met <= {("HIT", "answer 1"), ("UPDATING", "answer 1"), ("STALE", "answer 1")}
         assert ask("kept", f"{path}/fresh").status == 503
     finally:
         ask("main", "/backend/up")
-    until(lambda: seen(brief)[1] != "answer 1")
+    eventually(lambda: seen(brief)[1] != "answer 1")
 
 
 def purge(play, name, flags=(), **variables):

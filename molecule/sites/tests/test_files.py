@@ -74,3 +74,22 @@ def test_nothing_that_visitors_have_brought_acts_in_the_sites_name(ask, path, sa
 def test_what_is_not_for_everybody_is_kept_by_its_visitor_alone(host, name):
     head = host.check_output("curl --silent --insecure --head https://files.%s.example.test/closed/site.9ae1f9c10fb5.css", name)
     assert "cache-control: private, max-age=31536000, immutable" in head.lower(), head
+
+
+# ---- brotli
+
+
+@pytest.mark.parametrize(
+    ("takes", "path", "how", "text"),
+    [
+        ("br", "/spa/", "br", "squeezed\n"),
+        ("gzip", "/spa/", None, "www/spa/index.html\n"),
+        ("gzip, br", "/site.9ae1f9c10fb5.css", "br", None),
+        ("gzip, br", "/backend/", "br", None),
+        ("gzip", "/backend/", "gzip", None),
+    ],
+)
+def test_who_takes_brotli_gets_it(ask, takes, path, how, text):
+    answer = ask("main", path, Accept_Encoding=takes)
+    assert answer.status == 200 and answer.headers["Content-Encoding"] == how, answer
+    assert text is None or answer.text == text

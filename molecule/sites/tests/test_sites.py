@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import ssl
+import time
 import urllib.request
 from collections import Counter
 
 import pytest
 
+lives = pytest.mark.skipif(not os.environ.get("PORTICO_LIVES"), reason="takes a minute: `make test-all` takes it")
 SAFE = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "SAMEORIGIN", "Referrer-Policy": "strict-origin-when-cross-origin"}
 TWO_YEARS = "max-age=63072000"
 
@@ -196,6 +200,38 @@ def test_a_body_may_be_as_large_as_is_said(visitor, name):
     url = f"https://backends.{name}.example.test"
     for path, size, status in (("/", 2_000_000, 413), ("/upload/", 2_000_000, 200), ("/upload/", 4_000_000, 413)):
         assert visitor.post(url + path, {"a": "x" * size}).status == status
+
+
+def test_a_part_of_what_a_backend_has_comes_through(ask):
+    part = ask("backends", "/parts", Range="bytes=4-6")
+    assert (part.status, part.text, part.headers["Content-Range"]) == (206, "456", "bytes 4-6/10")
+    assert ask("backends", "/parts").text == "0123456789"
+
+
+@lives
+def test_a_stream_of_a_minute_arrives_as_it_is_sent(visitor, name):
+    """The backend says itself that it is one, and no key does."""
+    arrived = []
+    with visitor._opener.open(urllib.request.Request(f"https://main.{name}.example.test/backend/minute"), timeout=10) as stream:
+        for line in stream:
+            if line.startswith(b"data: "):
+                arrived.append((int(line.removeprefix(b"data: ")), time.monotonic()))
+    assert [number for number, _at in arrived] == list(range(61)) and arrived[-1][1] - arrived[0][1] > 55
+    # Each before the next but one was sent.
+    assert max(later - sooner for (_a, sooner), (_b, later) in zip(arrived, arrived[1:])) < 3
+
+
+@lives
+def test_a_gigabyte_is_uploaded(address, name):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    site, piece = f"backends.{name}.example.test", bytes(1 << 20)
+    with context.wrap_socket(socket.create_connection((address, 443), timeout=120), server_hostname=site) as connection:
+        connection.sendall(f"POST /huge/ HTTP/1.1\r\nHost: {site}\r\nConnection: close\r\nContent-Length: {1 << 30}\r\n\r\n".encode())
+        for _number in range(1 << 10):
+            connection.sendall(piece)
+        said = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    assert said.startswith("HTTP/1.1 200") and json.loads(said.rpartition("\r\n\r\n")[2])["read"] == 1 << 30
 
 
 def test_a_backend_that_takes_too_long_is_given_up(ask):

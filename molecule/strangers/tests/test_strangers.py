@@ -104,6 +104,23 @@ def test_what_was_there_goes_on_beside_ours(host, address, visitor, publish):
     assert publish().changed == {host.backend.name: 0}
 
 
+def test_a_newer_package_is_told(host, publish):
+    """In an index of packages that the host has besides, as after something was mended in nginx."""
+    source, lists = "/etc/apt/sources.list.d/newer.list", "-o Dir::Etc::sourcelist=sources.list.d/newer.list -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0"
+    entry = "Package: nginx\nVersion: 99.1-1\nArchitecture: all\nFilename: ./nginx.deb\nSize: 1\nSHA256: " + "0" * 64
+    host.check_output("mkdir /srv/newer && printf '%%b\n' %s >/srv/newer/Packages && echo 'deb [trusted=yes] file:/srv/newer ./' >%s", entry, source)
+    try:
+        host.check_output(f"apt-get -qq update {lists}")
+        for flags in ([], ["--check"]):
+            run = publish(*flags)
+            assert run.changed == {host.backend.name: 0}
+            assert "and apt has 99.1-1, with what was mended since: apt-get install --only-upgrade nginx" in " ".join(run.output.split())
+    finally:
+        host.check_output("rm -r /srv/newer %s", source)
+        host.check_output("rm /var/lib/apt/lists/*_srv_newer_* && apt-cache gencaches")
+    assert "apt has" not in publish().output
+
+
 def test_a_reinstallation_of_the_package_asks_nothing_and_changes_nothing(host, visitor, publish):
     told = host.check_output("DEBIAN_FRONTEND=noninteractive apt-get -qq install --reinstall nginx nginx-common 2>&1")
     assert "conffile" not in told.lower() and "configuration file" not in told.lower()
