@@ -13,7 +13,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
 # The longest first, since two run at a time. The long ones are for `make test-all`.
 SCENARIOS := deploys apps certificates published sites trouble default installed strangers
-LONG_SCENARIOS := faults renewal processes
+LONG_SCENARIOS := faults renewal processes judged
 
 .PHONY: help
 help: ## list the commands

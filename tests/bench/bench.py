@@ -116,15 +116,18 @@ class Bench:
         docker("exec", self.name, "timeout", "60", "sh", "-c", booted)
 
 
-def asked(doc: str | None, what: str, counts: str) -> argparse.Namespace:
+def asked(doc: str | None, what: str, counts: str, **flags: str) -> argparse.Namespace:
     """Return what the command line asks for, C(counts) as numbers, when the images are there.
 
     :param what: what there is more and more of, as the option is called.
+    :param flags: options that are said or not, and what each is for.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(f"--{what}", dest="counts", default=counts, help="how many, for each part of the table")
     parser.add_argument("--rounds", type=int, default=5, help="how often what is compared takes turns")
     parser.add_argument("--name", default="portico-bench", help="of the containers, their network and their image")
+    for flag, words in flags.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=words)
     options = parser.parse_args()
     options.counts = [int(each) for each in options.counts.split(",")]
     subprocess.run([ROOT / "tools/containers"], check=True)

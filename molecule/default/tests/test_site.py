@@ -6,6 +6,7 @@ import re
 import shlex
 import ssl
 
+import judges
 import pytest
 import testinfra
 
@@ -155,3 +156,8 @@ def test_there_is_one_renewal_timer(host):
     """Of those that have a next time: certbot's own is masked."""
     timers = host.check_output("systemctl list-timers --all --no-legend --plain | grep -v '^-'")
     assert sorted(re.findall(r"\S*cert\S*\.timer", timers)) == ["certificates-reconcile.timer", "certificates-renew.timer"]
+
+
+def test_gixy_finds_nothing_in_it_but_what_it_cannot_know(host, tmp_path):
+    """That this OpenSSL has the post-quantum group, and that Debian mends nginx without changing its version."""
+    assert judges.findings(host, tmp_path).keys() <= {"ssl_ecdh_curve", "nginx_cves"}
