@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.portico.web.plugins.module_utils import health, layout, queue, serving, slots
+from ansible_collections.portico.web.plugins.module_utils import builder, health, layout, queue, serving, slots
 from ansible_collections.portico.web.plugins.module_utils import hooks as hooks_module
 from ansible_collections.portico.web.plugins.module_utils.environments import COMPLETE
 from ansible_collections.portico.web.plugins.module_utils.releases import Releases
@@ -171,6 +171,9 @@ def host(tmp_path, monkeypatch):
     for name, folder in (("APPS", "srv"), ("APP_SETTINGS", "etc"), ("SOCKETS", "run"), ("UNITS", "units"), ("STATE", "state"), ("LOCKS", "lock")):
         (tmp_path / folder).mkdir()
         monkeypatch.setattr(layout, name, str(tmp_path / folder))
+    # Tests run side by side, and each of them builds for an app of the same name.
+    (tmp_path / "private").mkdir()
+    monkeypatch.setattr(builder, "_PRIVATE", str(tmp_path / "private"))
     monkeypatch.setattr(slots, "SECONDS_TO_DRAIN", 0)
     monkeypatch.setattr(queue, "SECONDS_TO_DRAIN", 0)
     monkeypatch.setattr(slots, "SECONDS_TO_SETTLE", 0)
