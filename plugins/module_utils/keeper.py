@@ -274,7 +274,8 @@ def reconcile(renewal: Sequence[str] | None = None) -> int:
     """Have nginx serve what lies on the disk, and raise an alarm where that cannot be.
 
     :param renewal: what has just gone wrong in a renewal; what did so last is remembered.
-    :returns: the exit code.
+    :returns: the exit code. It says nothing of a certificate that a play may just be obtaining: whose unit failed meanwhile would be
+        taken for one that needs somebody.
     """
     with serving.Lock(HOLDER, SECONDS_FOR_ANOTHER_KEEPER, LOCK, "keeps this host's certificates"):
         now, state, port = time.time(), _state(), _port()
@@ -292,7 +293,7 @@ def reconcile(renewal: Sequence[str] | None = None) -> int:
         failures = _tell(parts, found, state, now)
     for line in (*(problem.line for problem in found), *failures):
         print(_line(line), file=sys.stderr)
-    return 1 if found or failures else 0
+    return 1 if _pressing(found, state) or failures else 0
 
 
 def renew() -> int:
@@ -452,6 +453,12 @@ def _tell(parts: Sequence[Part], found: Sequence[Problem], state: State, now: fl
     return failures
 
 
+def _pressing(found: Iterable[Problem], state: State) -> list[Problem]:
+    """Return the problems that somebody has to know of: not what a play may solve in a moment, unless it was told of before."""
+    told = (state.get("told") or {}).get("problems", [])
+    return [problem for problem in found if not problem.is_new or _line(problem.line) in told]
+
+
 def _alarm(found: Sequence[Problem], state: State, now: float) -> str | None:
     """Run the user's command if there is something new to tell, and return why that failed.
 
@@ -459,7 +466,7 @@ def _alarm(found: Sequence[Problem], state: State, now: float) -> str | None:
     """
     command = register.setting("alarm_command", [])
     told = state.get("told")
-    found = [problem for problem in found if not problem.is_new or (told and _line(problem.line) in told["problems"])]
+    found = _pressing(found, state)
     lines = sorted({_line(problem.line) for problem in found})
     if not command or (not lines and not told):
         state["told"] = None
