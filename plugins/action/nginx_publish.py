@@ -197,6 +197,8 @@ def _warnings(state: State, answer: dict[str, t.Any]) -> list[str]:
     if state["certbot_edits"]:
         lineages = ", ".join(state["certbot_edits"])
         found.append(f"certbot is set to edit nginx's files for {lineages}. It would edit published ones too, which the next run puts right. Give it the webroot plugin.")
+    if answer.get("sandbox"):
+        found.append(answer["sandbox"])
     if answer["changed"]:
         for address, path in state["strangers"]["default_servers"].items():
             found.append(f"/etc/nginx/{path} has the default server at {address}, so it answers there for names that no site has.")

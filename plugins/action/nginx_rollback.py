@@ -16,6 +16,8 @@ class ActionModule(PorticoAction):
         answer = self._ask("nginx_generation", order, task_vars)
         result = {key: answer[key] for key in ("changed", "generation", "restored", "tested", "files", "waited_for") if key in answer}
         result["history"] = self._ask("nginx_generation", {"state": "history"}, task_vars)["history"]
+        if answer.get("sandbox"):
+            result["warnings"] = [answer["sandbox"]]
         if self._task.diff and answer["changed"]:
             result["diff"] = diffs(answer)
         return result

@@ -73,9 +73,11 @@ def passwords(number: int) -> dict[str, str]:
     return {path: text for path, text in found.items() if text is not None}
 
 
-def drifted(number: int) -> list[str]:
-    """Return the published files that are not as they were published."""
-    there = texts(number)
+def drifted(number: int, there: t.Mapping[str, str]) -> list[str]:
+    """Return the published files that are not as they were published.
+
+    :param there: a generation's texts.
+    """
     return sorted(path for path, known in files_of(manifest(number)).items() if path not in there or files.digest(there[path]) != known)
 
 

@@ -18,6 +18,8 @@ from ansible_collections.portico.web.plugins.module_utils.lexer import LexError,
 
 _PLACES = ("conf.d/*.conf", "sites-enabled/*")
 """What the http block of the packaged nginx.conf includes, and ours too."""
+PLACES = (*_PLACES, "modules-enabled/*.conf")
+"""The same, and what is included outside of that block."""
 
 # What the packaged nginx.conf says, on Debian 12 and 13. Ours says it too, or better.
 _PACKAGED = frozenset(
@@ -33,11 +35,12 @@ def read(etc: str, switched_off: str | None, pristine: bool = False) -> dict[str
     :param switched_off: a file that will not be there any more.
     :param pristine: whether nginx.conf is the packaged one, which loses nothing.
     :returns: C(directives), name -> file of those at the http level that are said in it; C(default_servers), address
-        (C(0.0.0.0:80), C([::]:443)) -> file; C(streams), the file that has a stream block, or None; C(main), the directives of an nginx.conf that somebody wrote and that
+        (C(0.0.0.0:80), C([::]:443)) -> file; C(servers), a file that has a server block, or None; C(streams), the file that has a stream block, or None; C(main), the directives of an nginx.conf that somebody wrote and that
         ours would put an end to, each as C(name (line N)).
     """
     directives: dict[str, str] = {}
     defaults: dict[str, str] = {}
+    servers = None
     for pattern in _PLACES:
         for path in sorted(glob.glob(f"{etc}/{pattern}")):
             if path == switched_off or not os.path.isfile(path):
@@ -46,10 +49,11 @@ def read(etc: str, switched_off: str | None, pristine: bool = False) -> dict[str
             for depth, words, _line in _statements(path):
                 if depth == 0:
                     directives.setdefault(words[0], name)
+                    servers = servers or (name if words[0] == "server" else None)
                 elif words[0] == "listen" and "default_server" in words[2:] and "quic" not in words[2:]:
                     defaults.setdefault(_address(words[1]), name)
     others = (os.path.relpath(path, etc) for path in sorted(glob.glob(f"{etc}/modules-enabled/*.conf")) if any(depth == 0 and words[0] == "stream" for depth, words, _line in _statements(path)))
-    return {"directives": directives, "default_servers": defaults, "streams": next(others, None), "main": [] if pristine else _lost(f"{etc}/nginx.conf")}
+    return {"directives": directives, "default_servers": defaults, "servers": servers, "streams": next(others, None), "main": [] if pristine else _lost(f"{etc}/nginx.conf")}
 
 
 def _statements(path: str) -> list[tuple[int, list[str], int]]:

@@ -171,6 +171,18 @@ fitted:
   description: Whether nginx's unit has what portico.web adds to it.
   returned: state is asked
   type: bool
+prefix:
+  description: The folder that relative paths in nginx's configuration are below, of logs and caches.
+  returned: state is asked
+  type: str
+sandboxed:
+  description: Whether the nginx that runs is in a sandbox.
+  returned: state is asked
+  type: bool
+sandbox:
+  description: What is not as it is to be with nginx's sandbox, in words for the person.
+  returned: something differed
+  type: str
 default_site:
   description: Whether the distribution's default site, as it was packaged, is switched on.
   returned: state is asked
@@ -191,7 +203,7 @@ certbot_edits:
 strangers:
   description:
     - What other people's files say that concerns ours, C(directives) of the http level (name to file),
-      C(default_servers) (address to file), and C(streams), the file that has a stream block.
+      C(default_servers) (address to file), C(servers), a file that has a server block, and C(streams), one that has a stream block.
   returned: state is asked
   type: dict
 tested:
@@ -242,7 +254,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.portico.web.plugins.module_utils import files, layout, packages, serving, store, strangers
+from ansible_collections.portico.web.plugins.module_utils import files, layout, packages, sandbox, serving, store, strangers
 from ansible_collections.portico.web.plugins.module_utils.generation import (
     CERTIFICATES,
     Manifest,
@@ -272,6 +284,8 @@ ENABLED = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generat
 """The states of a unit's file for which C(systemctl is-enabled) says yes."""
 
 LOGS = "/var/log/nginx"
+PREFIX = "/usr/share/nginx"
+"""What relative paths are below, unless nginx was built to have it otherwise."""
 STREAMS = "streams.conf"
 """The file of a host on which somebody has streams."""
 
@@ -283,7 +297,8 @@ ExecStartPre=
 # A socket outlives a master that was killed, and nothing could listen there again.
 ExecStartPre=/bin/rm -f {layout.NGINX_SOCKET}
 # Who purges the package and installs it again begins anew; dpkg puts its nginx.conf where ours had moved it.
-ExecStartPre=/bin/sh -c 'test -e {MAIN} || cp {PACKAGED} {MAIN}'
+# nginx itself may not write there.
+ExecStartPre=+/bin/sh -c 'test -e {MAIN} || cp {PACKAGED} {MAIN}'
 ExecStartPre=/usr/sbin/nginx -t -q -g 'daemon on; master_process on;'
 Restart=on-failure
 """,
@@ -305,18 +320,20 @@ class Nginx:
         self.module = module
         self.binary = module.get_bin_path("nginx", opt_dirs=["/usr/sbin"])
         self.undo: list[t.Callable[[], object]] = []
+        self.restarted = False
 
     # ---- reading
 
     def read(self) -> dict[str, t.Any]:
         upgrade = packages.Upgrade(self.module, "nginx")
-        version, openssl, http3, built_in = self._versions()
+        version, openssl, http3, built_in, prefix = self._versions()
         missing = [name for name in packages.missing(self.module, self.module.params["packages"]) if name not in built_in]
         number = store.live_number()
         default_site = self._has_pristine_default_site()
         active, enabled = self._unit()
         # A link is ours or a stranger's: of a file alone there is more to ask.
         pristine = os.path.islink(MAIN) or self._is_pristine(MAIN)
+        manifest, texts, loaded = store.manifest(number), store.texts(number), _modules()
         return {
             "missing": missing,
             "unknown": packages.unknown(self.module, missing),
@@ -326,16 +343,18 @@ class Nginx:
             "openssl": openssl,
             "http3": http3,
             "ipv6": _has_ipv6(),
-            "modules": _modules(),
+            "prefix": prefix,
+            "modules": loaded,
             "nameservers": _nameservers(),
             "generation": number,
             "serving": _serving(),
-            "manifest": store.manifest(number),
-            "drifted": store.drifted(number),
+            "manifest": manifest,
+            "drifted": store.drifted(number, texts),
             "passwords": store.passwords(number) if self.module.params["with_passwords"] else {},
             "certificates": _certificates(),
             "entered": files.target(MAIN) == "portico/nginx.conf" and files.target(ENTRANCE) == store.LIVE and self._is_diverted(),
-            "fitted": all(files.read(path) == text for path, text in FITTINGS.items()),
+            "fitted": all(files.read(path) == text for path, text in FITTINGS.items()) and sandbox.is_written(self.sandbox(manifest, texts, loaded, prefix, default_site)),
+            "sandboxed": sandbox.is_sandboxed(serving.master()),
             "default_site": default_site,
             "active": active,
             "enabled": enabled,
@@ -364,13 +383,34 @@ class Nginx:
 
     # ---- testing
 
-    def test(self, tree: dict[str, str], certificates: list[str], pristine: bool) -> None:
+    def sandbox(self, manifest: Manifest, tree: dict[str, str], loaded: list[str], prefix: str, pristine: bool) -> sandbox.Sandbox | None:
+        """Return the sandbox for a configuration; None where there is to be none."""
+        if not manifest["host"]["settings"].get("sandbox", True) or sandbox.why_not(loaded):
+            return None
+        own = [text for path, text in tree.items() if path.endswith(".conf")]
+        return sandbox.of(sandbox.configuration(own, ETC, strangers.PLACES, DEFAULT_SITE if pristine else None), prefix)
+
+    @staticmethod
+    def outside(manifest: Manifest, loaded: list[str], why_not: str | None) -> str:
+        """Return why nginx is not in a sandbox, in words for the person; nothing where it is, or is not to be."""
+        if not manifest["host"]["settings"].get("sandbox", True):
+            return ""
+        why_not = why_not or sandbox.why_not(loaded)
+        if why_not:
+            return f"nginx's unit has no sandbox on this host: {why_not}. nginx_sandbox: false says that it is to have none."
+        if not sandbox.is_in_unit() or sandbox.is_sandboxed(serving.master()):
+            return ""
+        return "nginx is not in its sandbox before it is started again: systemctl restart nginx, when it suits your visitors."
+
+    def test(self, tree: dict[str, str], certificates: list[str], pristine: bool, wanted: sandbox.Sandbox | None) -> str | None:
         """Let nginx test a configuration as it will be live, strangers' files and relative includes resolving alike.
 
         nginx takes relative paths from the folder of the file that C(-c) names. So that folder is made to look
         like /etc/nginx after the change, out of links, and is removed again.
 
         :param pristine: whether the packaged default site will be switched off.
+        :param wanted: the sandbox that nginx will be in.
+        :returns: why nginx cannot be in it on this host.
         :raises GenerationError: in nginx's own words.
         """
         with self._stage(pristine) as stage:
@@ -378,7 +418,7 @@ class Nginx:
             store.write_tree(f"{stage}/portico", tree, "")
             os.symlink("portico/nginx.conf", f"{stage}/nginx.conf")
             self._stage_certificates(stage, certificates)
-            self._ask_nginx(stage, tree)
+            return self._ask_nginx(stage, tree, wanted)
 
     def test_without(self) -> None:
         """Let nginx test what will be left when portico.web is gone.
@@ -419,11 +459,13 @@ class Nginx:
         for name in names:
             os.symlink(layout.certificate_link(name) if name in there else placeholder, f"{folder}/{name}")
 
-    def _ask_nginx(self, stage: str, tree: dict[str, str]) -> None:
+    def _ask_nginx(self, stage: str, tree: dict[str, str], wanted: sandbox.Sandbox | None = None) -> str | None:
+        command = [self.binary, "-t", "-q", "-c", f"{stage}/nginx.conf"]
         # nginx opens the logs that a configuration names, and makes its folders, when it only tests it.
         newcomers = {path for text in tree.values() for path in re.findall(r"(?<![^\s\"'=])/[^\s;\"'{}]+", text) if not os.path.lexists(path)}
         try:
-            rc, _out, err = self.module.run_command([self.binary, "-t", "-q", "-c", f"{stage}/nginx.conf"])
+            rc, _out, err = self.module.run_command(command)
+            why = sandbox.try_out(wanted, command) if rc == 0 and wanted and not sandbox.is_written(wanted) else None
         finally:
             # Another run may have published a cache meanwhile, whose folder workers could not make again.
             named = _named_caches(store.texts(store.live_number()))
@@ -432,12 +474,15 @@ class Nginx:
         if rc != 0:
             words = serving.relevant(err.replace(f"{stage}/portico/", "").replace(f"{stage}/", f"{ETC}/"))
             raise GenerationError(f"nginx refuses the new configuration, so nothing was changed: {words}{_quoted_line(words, tree)}")
+        return serving.relevant(why) if why else None
 
     # ---- acting
 
-    def publish(self, tree: dict[str, str], wanted: Manifest, state: dict[str, t.Any], why: str) -> int:
+    def publish(self, tree: dict[str, str], wanted: Manifest, state: dict[str, t.Any], why: str, box: sandbox.Sandbox | None, drop_in: str | None) -> int:
         """Make a tested configuration the live one; on any failure put everything back.
 
+        :param box: the sandbox that nginx needs for it, whether it is in one or not.
+        :param drop_in: what is written of it into nginx's unit.
         :returns: the number of the live generation.
         """
         serving = state["serving"] or 0
@@ -452,7 +497,9 @@ class Nginx:
                 self.undo.append(lambda: files.point(store.LIVE, f"generations/{back}") if back else files.remove(store.LIVE))
                 files.point(store.LIVE, f"generations/{number}")
             self._make_logs(tree)
-            self._fit()
+            self.fit(drop_in)
+            if box:
+                self._open_up(box)
             if state["default_site"]:
                 self._have_default_site_yield()
             self._enter()
@@ -485,7 +532,7 @@ class Nginx:
         if self._is_diverted():
             files.remove(PACKAGED)
             self._divert("--remove")
-        for path in FITTINGS:
+        for path in (*FITTINGS, sandbox.DROP_IN):
             files.remove(path)
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(next(iter(FITTINGS))))
@@ -501,10 +548,12 @@ class Nginx:
             # Ansible ends a module that cannot go on by SystemExit, which is no Exception.
             for step in reversed(self.undo):
                 step()
-            if state["active"] and self._systemctl("is-active", "--quiet") == 0:
-                # Why it came to this is what the person needs to know.
-                with contextlib.suppress(GenerationError):
+            # Why it came to this is what the person needs to know.
+            with contextlib.suppress(GenerationError):
+                if state["active"] and self._systemctl("is-active", "--quiet") == 0:
                     self._reload(state["serving"])
+                elif self.restarted:
+                    self._systemctl("start")
             raise
 
     def make_certificates(self, names: list[str]) -> None:
@@ -544,20 +593,32 @@ class Nginx:
             shutil.rmtree(new, ignore_errors=True)
             raise
 
-    def _fit(self) -> None:
-        """Give nginx's unit what it needs to tell what it runs, and to come back after a crash."""
+    def fit(self, drop_in: str | None) -> None:
+        """Give nginx's unit what it needs to tell what it runs, to come back after a crash, and its sandbox.
+
+        :param drop_in: the text of the sandbox's file, if there is to be one.
+        """
         os.makedirs(layout.NGINX_RUN, mode=0o700, exist_ok=True)
-        different = [path for path, text in FITTINGS.items() if files.read(path) != text]
+        fittings = {**FITTINGS, sandbox.DROP_IN: drop_in}
+        different = [path for path, text in fittings.items() if files.read(path) != text]
         for path in different:
             folder = os.path.dirname(path)
             if not os.path.isdir(folder):
                 os.makedirs(folder, mode=0o755)
                 self.undo.append(lambda folder=folder: _remove_empty(folder))
             self.undo.append(files.restored(path))
-            files.write(path, FITTINGS[path])
+            text = fittings[path]
+            files.remove(path) if text is None else files.write(path, text)
         if different:
             self.undo.append(self._daemon_reload)
             self._daemon_reload()
+
+    @staticmethod
+    def _open_up(box: sandbox.Sandbox) -> None:
+        """Let an nginx that runs in a sandbox do what the new configuration needs."""
+        why = sandbox.open_up(box, serving.master())
+        if why:
+            raise GenerationError(f"nginx runs in a sandbox that the new configuration does not fit into, so the one before is back: {why}")
 
     def _enter(self) -> None:
         """Let nginx read the live generation. The packaged nginx.conf stays beside it, and dpkg knows where."""
@@ -621,6 +682,9 @@ class Nginx:
         """Reload nginx, or start it, and have it prove what it runs. Never restart it, which would refuse visitors."""
         if not state["enabled"]:
             self._systemctl("enable", "--quiet")
+        if state["active"] and self._serves_nobody(state):
+            self._restart(number)
+            return
         if state["active"]:
             # Whose links alone were mended need not be told, and may have better certificates in memory than on the disk.
             if number != state["generation"] or state["serving"] != number or not state["entered"] or state["default_site"]:
@@ -629,6 +693,18 @@ class Nginx:
         log = files.LogFromNow(serving.ERROR_LOG)
         if self._systemctl("start") != 0:
             raise GenerationError(f"nginx did not start with the new configuration, and the one before is back: {self._last_words()}")
+        self._prove(number, log, set())
+
+    @staticmethod
+    def _serves_nobody(state: dict[str, t.Any]) -> bool:
+        """Return whether nginx has run for nobody yet, as after its package was installed, and not in a sandbox."""
+        return not (state["entered"] or state["sandboxed"] or state["strangers"]["servers"] or state["strangers"]["streams"]) and sandbox.is_in_unit()
+
+    def _restart(self, number: int) -> None:
+        """Start nginx anew, which is how it comes into its sandbox."""
+        log, self.restarted = files.LogFromNow(serving.ERROR_LOG), True
+        if self._systemctl("restart") != 0:
+            raise GenerationError(f"nginx did not start in its sandbox, and what was there is back: {self._last_words()}")
         self._prove(number, log, set())
 
     def _reload(self, number: int | None) -> None:
@@ -686,12 +762,13 @@ class Nginx:
         known = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
         return known.get("ActiveState") in ("active", "reloading"), known.get("UnitFileState") in ENABLED
 
-    def _versions(self) -> tuple[list[int], list[int], bool, list[str]]:
-        """Return nginx's version, its OpenSSL's, whether it was built with HTTP/3, and the packages of modules that it has in it."""
+    def _versions(self) -> tuple[list[int], list[int], bool, list[str], str]:
+        """Return nginx's version, its OpenSSL's, whether it was built with HTTP/3, the packages of modules that it has in it, and its prefix."""
         if self.binary is None:
-            return [], [], False, []
+            return [], [], False, [], PREFIX
         _rc, _out, err = self.module.run_command([self.binary, "-V"])
-        return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err), "--with-http_v3_module" in err.split(), ["libnginx-mod-stream"] if "--with-stream" in err.split() else []
+        prefix = re.search(r"--prefix=(/\S+)", err)
+        return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err), "--with-http_v3_module" in err.split(), ["libnginx-mod-stream"] if "--with-stream" in err.split() else [], prefix[1] if prefix else PREFIX
 
 
 def _serving() -> int | None:
@@ -744,7 +821,7 @@ def _clear_leftovers() -> None:
         if not os.path.exists(f"/proc/{path.removeprefix(STAGE).split('-')[0]}"):
             shutil.rmtree(path)
     files.remove(YIELDING)
-    for path in (MAIN, ENTRANCE, *FITTINGS):
+    for path in (MAIN, ENTRANCE, *FITTINGS, sandbox.DROP_IN):
         files.remove(path + files.SUFFIX)
 
 
@@ -869,10 +946,19 @@ def _publish(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
         live = store.texts(state["generation"])
         result["before"] = {path: shown(path, live[path]) for path in result["files"] if path in live}
         result["after"] = {path: shown(path, tree[path]) for path in result["files"] if path in tree}
-    if tested:
-        nginx.test(tree, certificates_of(wanted), state["default_site"])
+    box = nginx.sandbox(wanted, tree, state["modules"], state["prefix"], state["default_site"])
+    why_not = nginx.test(tree, certificates_of(wanted), state["default_site"], box) if tested else None
+    drop_in = sandbox.drop_in(box, why_not)
+    if box and sandbox.is_shut_out(box, serving.master()):
+        if not module.check_mode:
+            nginx.fit(drop_in)
+        raise GenerationError(
+            "The new configuration names something in /tmp or /var/tmp, and nginx has such folders of its own since it was started, so what was live is live. "
+            "Keep it elsewhere. Or: its unit is prepared now; run systemctl restart nginx when it suits your visitors, and then the play again."
+        )
     if not module.check_mode:
-        result["generation"] = nginx.publish(tree, wanted, state, why)
+        result["generation"] = nginx.publish(tree, wanted, state, why, box, drop_in)
+        result["sandbox"] = nginx.outside(wanted, state["modules"], why_not)
     if params["state"] == "restored":
         result["restored"] = source
     return {"changed": True, "tested": tested, **result}
@@ -881,14 +967,15 @@ def _publish(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
 def _leave(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
     """Take portico.web's hand off nginx, unless it is off."""
     state = nginx.read()
-    there = state["generation"] or any(map(os.path.lexists, (ENTRANCE, layout.NGINX, *FITTINGS))) or state["entered"]
+    there = state["generation"] or any(map(os.path.lexists, (ENTRANCE, layout.NGINX, *FITTINGS, sandbox.DROP_IN))) or state["entered"]
     if not there:
         return {"changed": False, "generation": 0}
     if nginx.binary is not None and os.path.isdir(ETC):
         nginx.test_without()
     if not module.check_mode:
         nginx.leave(state)
-    return {"changed": True, "generation": 0, "files": sorted(files_of(state["manifest"])), "tested": nginx.binary is not None}
+    stays = "nginx stays in the sandbox that it was started in until it is started again: systemctl restart nginx, when it suits your visitors."
+    return {"changed": True, "sandbox": stays if state["sandboxed"] else "", "generation": 0, "files": sorted(files_of(state["manifest"])), "tested": nginx.binary is not None}
 
 
 def main() -> None:

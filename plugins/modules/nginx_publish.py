@@ -18,7 +18,7 @@ description:
   - What other people have in C(conf.d), C(sites-enabled) and C(snippets) goes on as before. A default server or a
     directive of the http level that is there already counts, and ours gives way.
   - Settings that there is one of for the whole host (O(http_port), O(https_port), O(trusted_proxies), O(proxy_protocol), O(tls_profile), O(http3),
-    O(resolvers), O(modules), O(access_log), O(extra_config)) belong to the scope
+    O(sandbox), O(resolvers), O(modules), O(access_log), O(extra_config)) belong to the scope
     that sets them to something else than their defaults. A second scope that does so is refused.
   - A site with O(sites[].tls) is served with its certificate, and with a self-signed placeholder until there is one.
     With the placeholder nothing permanent is sent (no 301, no HSTS) and the site works on the plain port too.
@@ -791,6 +791,16 @@ options:
         this kind, which browsers then make anew.
     type: bool
     default: false
+  sandbox:
+    description:
+      - Whether nginx's unit is sandboxed. nginx then reads the host's files and writes to no other folder than those that its configuration,
+        other people's files included, names for logs, caches and sockets; it cannot start other programs with more rights, and has no
+        capability but those for its ports, its logs and its workers.
+      - A host on which it does not start so goes on without, and the play says why, as it does where one of the modules that nginx loads runs
+        programs (C(lua), C(perl), C(passenger), C(rtmp), C(auth_pam), C(modsecurity)).
+      - An nginx that serves sites already is not started anew. It is in the sandbox from its next start on.
+    type: bool
+    default: true
   resolvers:
     description:
       - The servers that nginx asks for the names of backends with C(resolve), by their addresses, such as V(192.0.2.53) or V(127.0.0.1:5353).

@@ -38,7 +38,7 @@ _REPEATED = {"include", "add_header", "set_real_ip_from"}
 """Directives that others may say as well as we: nginx does what all of them say."""
 _HTTP_LEVEL = ("nginx.conf", "tls.conf", "visitors.conf", "logs.conf")
 
-SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "proxy_protocol", "tls_profile", "http3", "resolvers", "modules", "access_log", "extra_config")
+SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "proxy_protocol", "tls_profile", "http3", "sandbox", "resolvers", "modules", "access_log", "extra_config")
 """The options of nginx_publish that there is one of for a whole host."""
 
 

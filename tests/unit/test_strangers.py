@@ -16,7 +16,7 @@ def etc(tmp_path):
 
 
 def test_nothing_is_found_where_nothing_is(etc):
-    assert strangers.read(str(etc), None) == {"directives": {}, "default_servers": {}, "streams": None, "main": []}
+    assert strangers.read(str(etc), None) == {"directives": {}, "default_servers": {}, "servers": None, "streams": None, "main": []}
 
 
 def test_directives_of_the_http_level_are_found_and_no_others(etc):

@@ -203,6 +203,105 @@ def test_a_host_of_an_older_portico_goes_on(host, name, address, publish, leads)
     assert publish(moved("a", "one")).changed == {name: 0}
 
 
+BACKEND = r"""
+import os, socketserver
+class Answer(socketserver.StreamRequestHandler):
+    def handle(self):
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nback")
+os.umask(0)
+socketserver.UnixStreamServer("/tmp/backend.sock", Answer).serve_forever()
+"""
+BEFORE_A_START = "nginx is not in its sandbox before it is started again: systemctl restart nginx"
+
+
+def is_sandboxed(host):
+    return host.check_output("readlink /proc/$(cat /run/nginx.pid)/ns/mnt") != host.check_output("readlink /proc/1/ns/mnt")
+
+
+def may_write(host, folder):
+    """Whether root could, as nginx's master."""
+    return host.run("nsenter --mount=/proc/$(cat /run/nginx.pid)/ns/mnt test -w %s", folder).rc == 0
+
+
+def logged(host, path):
+    host.check_output("timeout 20 sh -c 'until grep -q \"GET /\" %s; do sleep 0.1; done' && : >%s" % (path, path))
+    return True
+
+
+@pytest.fixture
+def folders(host):
+    host.check_output("mkdir -p /srv/logs /srv/theirs /srv/other")
+    yield
+    host.check_output("rm -rf /srv/logs /srv/theirs /srv/other /etc/nginx/conf.d/theirs.conf")
+
+
+def test_a_sandboxed_nginx_writes_where_its_configuration_says(folders, host, publish, leads):
+    """One that runs is let write somewhere else too, without being started anew."""
+    publish(moved("a", "one"))
+    assert is_sandboxed(host)
+    started = host.check_output("cat /run/nginx.pid")
+    assert [may_write(host, folder) for folder in ("/run", "/var/log/nginx", "/srv/logs", "/etc/nginx", "/usr", "/var/lib/portico")] == [True, True, False, False, False, False]
+    logging = moved("a", "two", extra_config="access_log /srv/logs/a.log;")
+    publish(logging)
+    assert leads("a") == "two" and logged(host, "/srv/logs/a.log")
+    # Whoever edits files by hand is told by nginx, and let by the next play.
+    host.check_output("echo 'server { listen 80; server_name theirs.example.test; access_log /srv/theirs/access.log; return 301 https://theirs.example.test; }' >/etc/nginx/conf.d/theirs.conf && nginx -t")
+    publish(logging)
+    host.check_output("systemctl reload nginx")
+    assert leads("theirs") == "theirs" and logged(host, "/srv/theirs/access.log")
+    assert host.check_output("cat /run/nginx.pid") == started and not may_write(host, "/srv/other")
+    host.check_output("systemctl restart nginx")
+    assert is_sandboxed(host) and not may_write(host, "/srv/other")
+    assert (leads("a"), leads("theirs")) == ("two", "theirs") and logged(host, "/srv/logs/a.log") and logged(host, "/srv/theirs/access.log")
+    assert publish(logging).changed == {host.backend.name: 0}
+
+
+def test_what_is_in_tmp_is_not_hidden_from_nginx_in_silence(host, publish, run, visitor, leads):
+    publish(moved("a", "one"))
+    host.check_output("systemd-run --quiet --unit=backend python3 -c %s", BACKEND)
+    try:
+        site = {"name": "back", "server_names": ["back.example.test"], "tls": False, "proxy": "http://unix:/tmp/backend.sock"}
+        for flags in (["--check"], []):
+            told = run("publish.yml", *flags, ok=False, nginx_sites=[moved("a", "two"), site]).output
+            assert "names something in /tmp or /var/tmp" in " ".join(told.split()) and leads("a") == "one"
+        host.check_output("systemctl restart nginx")
+        publish(moved("a", "two"), site)
+        assert visitor.get("http://back.example.test/").text == "back" and leads("a") == "two"
+        assert is_sandboxed(host) and not may_write(host, "/tmp")
+        publish(moved("a", "two"))
+    finally:
+        host.check_output("systemctl stop backend; rm -f /tmp/backend.sock")
+
+
+def test_a_host_can_be_without_the_sandbox(host, name, publish, leads):
+    publish(moved("a", "one"), nginx_sandbox=False)
+    assert publish(moved("a", "one"), nginx_sandbox=False).changed == {name: 0}
+    host.check_output("systemctl restart nginx")
+    assert not is_sandboxed(host) and leads("a") == "one"
+    assert BEFORE_A_START in " ".join(publish(moved("a", "one")).output.split())
+    assert not is_sandboxed(host), "who has visitors is not started anew"
+    host.check_output("systemctl restart nginx")
+    assert is_sandboxed(host) and leads("a") == "one"
+
+
+def test_a_host_that_cannot_have_a_sandbox_serves_all_the_same(folders, host, name, publish, leads):
+    script = "echo 'Failed to set up mount namespacing' >&2; exit 226"
+    host.check_output("printf '#!/bin/sh\\n%%s\\n' %s >/usr/local/bin/systemd-run && chmod 755 /usr/local/bin/systemd-run", script)
+    try:
+        told = publish(moved("a", "one"))
+        assert "nginx's unit has no sandbox on this host: Failed to set up mount namespacing. nginx_sandbox: false" in " ".join(told.output.split())
+        assert leads("a") == "one" and publish(moved("a", "one")).changed == {name: 0}
+        host.check_output("systemctl restart nginx")
+        assert leads("a") == "one" and not is_sandboxed(host)
+    finally:
+        host.check_output("rm /usr/local/bin/systemd-run")
+    assert BEFORE_A_START in " ".join(publish(moved("a", "one", extra_config="access_log /srv/logs/a.log;")).output.split())
+    host.check_output("systemctl restart nginx")
+    assert is_sandboxed(host) and leads("a") == "one" and logged(host, "/srv/logs/a.log")
+
+
 def percent_encoded(word):
     """Percent-encode what no URL has; everything else that looks dangerous stays."""
     return "".join(sign if sign.isascii() and sign.isprintable() and sign not in ' "\\<>^`{|}' else "".join(f"%{byte:02X}" for byte in sign.encode()) for sign in word)

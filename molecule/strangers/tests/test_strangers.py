@@ -101,6 +101,14 @@ def test_what_was_there_goes_on_beside_ours(host, address, visitor, publish):
     assert "/etc/nginx/sites-enabled/legacy has the default server at 0.0.0.0:80" in " ".join(run.output.split())
     assert "/etc/nginx/conf.d/tuning.conf says client_max_body_size at the http level" in " ".join(run.output.split())
     assert "certbot is set to edit nginx's files for legacy.example.test" in " ".join(run.output.split())
+    assert "nginx is not in its sandbox before it is started again" in " ".join(run.output.split())
+    assert publish().changed == {host.backend.name: 0}
+
+
+def test_nginx_is_in_its_sandbox_from_its_next_start_on(host, visitor, publish):
+    host.check_output("systemctl restart nginx")
+    assert host.check_output("readlink /proc/$(cat /run/nginx.pid)/ns/mnt") != host.check_output("readlink /proc/1/ns/mnt")
+    all_is_served(host, visitor)
     assert publish().changed == {host.backend.name: 0}
 
 
@@ -132,7 +140,8 @@ def test_a_reinstallation_of_the_package_asks_nothing_and_changes_nothing(host, 
 
 def test_absent_gives_back_what_was_there(before, host, address, visitor, publish):
     with Load(address, ["http://legacy.example.test/"]) as load:
-        publish(nginx_state="absent")
+        run = publish(nginx_state="absent")
+    assert "nginx stays in the sandbox that it was started in until it is started again" in " ".join(run.output.split())
     assert not load.report.lost, load.report
     assert host.check_output(STATE).splitlines() == before
     all_is_served(host, visitor, ours=False)

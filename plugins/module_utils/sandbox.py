@@ -1,0 +1,255 @@
+# Copyright: Contributors to the Portico project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The sandbox of nginx's unit: what a process that speaks to everybody does not need, it has not.
+
+Where nginx may write follows from what its configuration names, other people's files included. What a running nginx may
+do was decided when it was started. So what a newer configuration needs is added to it before it is told to reload.
+
+See systemd.exec(5) for each of the properties.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import typing as t
+from collections.abc import Collection, Iterable, Sequence
+
+from ansible_collections.portico.web.plugins.module_utils import commands, files, layout
+
+DROP_IN = "/etc/systemd/system/nginx.service.d/portico-sandbox.conf"
+
+_ALWAYS = ("/run", layout.CACHES, "/var/lib/nginx", "/var/log/nginx")
+
+# The master starts as root: it binds ports, opens logs that the workers own, and becomes somebody else for its workers.
+# It tells them over a pipe when to go, so it needs no right to send signals to others.
+_PROPERTIES = (
+    "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_NET_BIND_SERVICE CAP_SETGID CAP_SETUID",
+    "KeyringMode=private",
+    "LockPersonality=yes",
+    "MemoryDenyWriteExecute=yes",
+    "NoNewPrivileges=yes",
+    "PrivateDevices=yes",
+    "ProcSubset=pid",
+    "ProtectClock=yes",
+    "ProtectControlGroups=yes",
+    # Many a site lies there.
+    "ProtectHome=read-only",
+    "ProtectHostname=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectProc=invisible",
+    "ProtectSystem=strict",
+    "RemoveIPC=yes",
+    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallErrorNumber=EPERM",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@obsolete @privileged @resources",
+    "SystemCallFilter=@chown @setuid",
+    "UMask=0027",
+)
+
+_RUN_CODE = ("auth_pam", "lua", "modsecurity", "passenger", "perl", "rtmp")
+"""What modules that run programs, or what others wrote, have in their names. Nobody can say what those need."""
+
+_WORD = r"""\s+(?:"([^"\n]+)"|'([^'\n]+)'|([^\s;{}"']+))"""
+_BEGIN = r"(?:^|[;{}])\s*"
+_WRITES = re.compile(rf"{_BEGIN}(access_log|error_log|pid|lock_file|state|state_path|working_directory|\w+_temp_path|\w+_cache_path|proxy_store|fastcgi_store|uwsgi_store|scgi_store){_WORD}", re.MULTILINE)
+_LISTENS = re.compile(rf"{_BEGIN}listen\s+unix:([^\s;]+)", re.MULTILINE)
+_INCLUDES = re.compile(rf"{_BEGIN}include{_WORD}", re.MULTILINE)
+_STORES = re.compile(rf"{_BEGIN}(?:dav_methods\s+(?!off\b)|(?:proxy|fastcgi|uwsgi|scgi)_store\s+(?!off\b))", re.MULTILINE)
+_SERVED = re.compile(rf"{_BEGIN}(?:root|alias){_WORD}", re.MULTILINE)
+_TEMPORARY = re.compile(r"(?:unix:|\b(?:root|alias|\w+_(?:path|log|file|store|certificate|key))\s+[\"']?)/(?:var/)?tmp/")
+_NO_PATH = re.compile(r"(off|on|stderr|syslog:.*|memory:.*)$")
+_NEVER_WHOLE = ("/", "/boot", "/etc", "/root", "/usr")
+"""Folders of which only what is named is written to, whatever nginx wants to make in them."""
+
+
+class Sandbox(t.NamedTuple):
+    """What nginx is let do on a host."""
+
+    folders: tuple[str, ...]
+    """Those that it may write to."""
+    private_tmp: bool
+    """Whether it has folders for temporary files of its own. It has not where its configuration names something in those of all."""
+
+    @property
+    def properties(self) -> list[str]:
+        """The lines of a unit."""
+        writable = " ".join(_word(f"-{folder}") for folder in self.folders)
+        return sorted([*_PROPERTIES, f"PrivateTmp={'yes' if self.private_tmp else 'no'}", f"ReadWritePaths={writable}"], key=lambda line: line.partition("=")[0])
+
+    @property
+    def text(self) -> str:
+        """The drop-in."""
+        lines = "".join(f"{line}\n" for line in self.properties)
+        return f"# Written by portico.web: nginx_sandbox. Where nginx may write follows from its configuration.\n[Service]\n{lines}"
+
+
+def why_not(modules: Iterable[str]) -> str | None:
+    """Return why a host's nginx has no sandbox; None where it has.
+
+    :param modules: the dynamic modules that it loads.
+    """
+    found = next((module for module in modules if any(f"_{name}_" in module for name in _RUN_CODE)), None)
+    return f"the module {found} runs what others wrote" if found else None
+
+
+def of(texts: Collection[str], prefix: str) -> Sandbox:
+    """Return the sandbox in which nginx can do what its configuration says.
+
+    :param texts: all files of the configuration.
+    :param prefix: the folder that relative paths of a configuration are below, of logs and caches.
+    """
+    found = set(_ALWAYS)
+    for text in texts:
+        for name, *words in _WRITES.findall(text):
+            found |= _written(name, "".join(words), prefix)
+        found |= {os.path.dirname(path) for path in _LISTENS.findall(text)}
+        if _STORES.search(text):
+            found |= {path for path in map("".join, _SERVED.findall(text)) if "$" not in path}
+    folders = sorted(os.path.normpath(path) for path in found if path.startswith("/"))
+    return Sandbox(tuple(path for path in dict.fromkeys(folders) if not _is_below(path, folders)), not any(map(_TEMPORARY.search, texts)))
+
+
+def _written(name: str, path: str, prefix: str) -> set[str]:
+    """Return the folder that a directive needs to be writable."""
+    if _NO_PATH.match(path):
+        return set()
+    constant, variable, _rest = os.path.join(prefix, path).partition("$")
+    if name.endswith("_store"):
+        return {constant.rstrip("/") if variable else os.path.dirname(constant)}
+    folder = os.path.dirname(constant if variable else constant.rstrip("/"))
+    # One that nginx makes is made again where somebody has removed it, in the folder above.
+    return {folder} if folder not in _NEVER_WHOLE else {constant}
+
+
+def _is_below(path: str, folders: Iterable[str]) -> bool:
+    return any(path != folder and path.startswith(f"{folder.rstrip('/')}/") for folder in folders)
+
+
+def _word(text: str) -> str:
+    """Return a text as one word of a unit (systemd.syntax(7))."""
+    text = text.replace("%", "%%")
+    if re.fullmatch(r"[A-Za-z0-9/._~%@:+,=-]+", text):
+        return text
+    return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
+
+
+# ---- the configuration
+
+
+def configuration(own: Iterable[str], etc: str, places: Iterable[str], left_out: str | None) -> list[str]:
+    """Return all texts that nginx reads, included ones too, each once.
+
+    :param own: those that portico.web publishes.
+    :param places: patterns of the others, relative to C(etc).
+    :param left_out: a file that will not be there any more.
+    """
+    texts = list(own)
+    seen = {left_out} if left_out else set()
+    patterns = [f"{etc}/{place}" for place in places] + _included(texts, etc)
+    while patterns:
+        new = sorted({path for pattern in patterns for path in glob.glob(pattern) if os.path.isfile(path)} - seen)
+        seen.update(new)
+        found = [files.read(path) or "" for path in new]
+        texts += found
+        patterns = _included(found, etc)
+    return texts
+
+
+def _included(texts: Iterable[str], etc: str) -> list[str]:
+    """Return the patterns of what texts include; what is published is among the texts already."""
+    found = {os.path.join(etc, "".join(words)) for text in texts for words in _INCLUDES.findall(text)}
+    return sorted(path for path in found if not path.startswith(f"{etc}/portico/"))
+
+
+# ---- the nginx that runs
+
+
+def is_sandboxed(process: str) -> bool:
+    """Return whether a running nginx is in a sandbox.
+
+    :param process: the process ID of its master; nothing where there is none.
+    """
+    try:
+        return bool(process) and os.readlink(f"/proc/{process}/ns/mnt") != os.readlink("/proc/1/ns/mnt")
+    except FileNotFoundError:
+        return False
+
+
+def is_shut_out(wanted: Sandbox, process: str) -> bool:
+    """Return whether a running nginx does not see what a configuration names in C(/tmp), because it was started with one of its own.
+
+    :param process: the process ID of its master.
+    """
+    return not wanted.private_tmp and is_sandboxed(process) and not all(os.path.samefile(path, f"/proc/{process}/root{path}") for path in ("/tmp", "/var/tmp"))
+
+
+def open_up(wanted: Sandbox, process: str) -> str | None:
+    """Let a running nginx write wherever another sandbox lets it, and return why that cannot be.
+
+    :param process: the process ID of its master.
+    """
+    for folder in wanted.folders if is_sandboxed(process) else ():
+        if os.path.isdir(folder) and not os.access(f"/proc/{process}/root{folder}", os.W_OK):
+            why = _open(folder, process)
+            if why:
+                return f"{folder} is not writable for it: {why}"
+    return None
+
+
+def _open(folder: str, process: str) -> str | None:
+    inside: Sequence[str] = ["nsenter", f"--mount=/proc/{process}/ns/mnt", "mount"]
+    for arguments in (["--bind", folder, folder], ["-o", "remount,bind,rw", folder]):
+        done = commands.run([*inside, *arguments])
+        if done.rc != 0:
+            return done.err.strip() or "mount did not say why"
+    return None
+
+
+def try_out(wanted: Sandbox, command: Sequence[str]) -> str | None:
+    """Run a command in a sandbox, and return what it says where it fails.
+
+    :param command: one that changes nothing.
+    """
+    properties = [word for line in wanted.properties for word in ("--property", line)]
+    try:
+        done = commands.run(["systemd-run", "--quiet", "--wait", "--pipe", "--collect", *properties, *command])
+    except OSError as error:
+        return str(error)
+    return None if done.rc == 0 else " ".join((done.err or done.out).split()) or f"it ended with {done.rc}"
+
+
+# ---- the drop-in
+
+
+def drop_in(wanted: Sandbox | None, why_not: str | None) -> str | None:
+    """Return the text of the drop-in; None where there is to be none.
+
+    :param why_not: what nginx said when it did not start in the sandbox, if that was tried just now and it did not.
+    """
+    if wanted is None:
+        return None
+    if why_not:
+        return f"# Written by portico.web: nginx does not start in its sandbox on this host. {why_not}\n# {files.digest(wanted.text)}\n"
+    return files.read(DROP_IN) if is_written(wanted) else wanted.text
+
+
+def is_written(wanted: Sandbox | None) -> bool:
+    """Return whether the drop-in is the one for a sandbox, or says why there is none."""
+    there = files.read(DROP_IN)
+    if wanted is None or there is None:
+        return wanted is there
+    return there == wanted.text or there.endswith(f"\n# {files.digest(wanted.text)}\n")
+
+
+def is_in_unit() -> bool:
+    """Return whether nginx is in a sandbox from its next start on."""
+    return "[Service]" in (files.read(DROP_IN) or "")

@@ -1,0 +1,115 @@
+"""The sandbox of nginx's unit: what follows from a configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.portico.web.plugins.module_utils import commands, sandbox
+
+PREFIX = "/usr/share/nginx"
+ALWAYS = ("/run", "/var/cache", "/var/lib/nginx", "/var/log/nginx")
+
+
+@pytest.mark.parametrize(
+    ("text", "added"),
+    [
+        ("", ()),
+        ("access_log off;\nerror_log stderr;\nerror_log syslog:server=unix:/dev/log;\nerror_log memory:32m debug;", ()),
+        ("access_log /var/log/nginx/shop.log json;\npid /run/nginx.pid;", ()),
+        ("server { access_log /srv/shop/logs/access.log; }", ("/srv/shop/logs",)),
+        ('server {\n  error_log\n    "/srv/a b/error.log" info;\n}', ("/srv/a b",)),
+        ("access_log '/srv/c/access.log';", ("/srv/c",)),
+        ("access_log logs/access.log;", ("/usr/share/nginx/logs",)),
+        ("access_log /srv/logs/$host/access.log;", ("/srv/logs",)),
+        ("access_log /srv/logs/$host.log;", ("/srv/logs",)),
+        ("# access_log /srv/no/access.log;", ()),
+        ("    # error_log /srv/no/error.log;", ()),
+        ("proxy_cache_path /srv/cache/pages levels=1:2 keys_zone=a:1m;", ("/srv/cache",)),
+        ("fastcgi_cache_path /data/ keys_zone=a:1m;", ("/data",)),
+        ("client_body_temp_path /mnt/disk/bodies 1 2;", ("/mnt/disk",)),
+        ("access_log /etc/nginx.log;", ("/etc/nginx.log",)),
+        ("access_log /access.log;", ("/access.log",)),
+        ("server { listen unix:/srv/sockets/in.sock; listen 80; }", ("/srv/sockets",)),
+        ("location / { root /srv/files; dav_methods PUT; }", ("/srv/files",)),
+        ("location / { root /srv/files; dav_methods off; }", ()),
+        ("location / { root /srv/mirror; proxy_store on; }", ("/srv/mirror",)),
+        ("location / { proxy_store /srv/mirror$uri; }", ("/srv/mirror",)),
+        ("location / { root /srv/files; }", ()),
+        ("access_log /srv/logs/a/x.log;\nerror_log /srv/logs/y.log;", ("/srv/logs",)),
+    ],
+)
+def test_nginx_may_write_where_its_configuration_says(text, added):
+    assert sandbox.of([text], PREFIX).folders == tuple(sorted((*ALWAYS, *added)))
+
+
+@pytest.mark.parametrize(
+    ("text", "private"),
+    [
+        ("location /tmp/ { return 404; }", True),
+        ("root /srv/tmp/site;", True),
+        ("proxy_pass http://unix:/tmp/app.sock;", False),
+        ("server unix:/var/tmp/app.sock;", False),
+        ("alias /tmp/files/;", False),
+        ('access_log "/tmp/access.log";', False),
+    ],
+)
+def test_nginx_has_a_tmp_of_its_own_unless_something_there_is_meant(text, private):
+    found = sandbox.of(["", text], PREFIX)
+    assert found.private_tmp is private and f"PrivateTmp={'yes' if private else 'no'}\n" in found.text
+
+
+def test_a_path_is_one_word_in_a_unit():
+    text = sandbox.of(["access_log '/srv/it \\is \"x\"/a.log';", "access_log /srv/90%/a.log;"], PREFIX).text
+    (line,) = [line for line in text.splitlines() if line.startswith("ReadWritePaths=")]
+    assert line == 'ReadWritePaths=-/run -/srv/90%% "-/srv/it \\\\is \\"x\\"" -/var/cache -/var/lib/nginx -/var/log/nginx'
+
+
+@pytest.mark.parametrize(("modules", "found"), [(["ngx_http_brotli_filter_module", "ngx_stream_module"], None), (["ngx_stream_module", "ngx_http_lua_module"], "ngx_http_lua_module"), (["ngx_http_passenger_module"], "ngx_http_passenger_module")])
+def test_modules_that_run_programs_are_in_no_sandbox(modules, found):
+    assert sandbox.why_not(modules) == (found and f"the module {found} runs what others wrote")
+
+
+def test_all_that_nginx_reads_is_looked_at_once(tmp_path):
+    for name in ("conf.d", "sites-enabled", "snippets", "portico"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "conf.d/a.conf").write_text("include snippets/*.conf;\ninclude conf.d/a.conf;\n# a\n")
+    (tmp_path / "snippets/b.conf").write_text(f"include {tmp_path}/snippets/b.conf;\n# b\n")
+    (tmp_path / "sites-enabled/default").write_text("# default\n")
+    (tmp_path / "portico/c.conf").write_text("# c\n")
+    own = ["include portico/c.conf;\ninclude extra.conf;\n# own\n"]
+    (tmp_path / "extra.conf").write_text("# extra\n")
+    texts = sandbox.configuration(own, str(tmp_path), ["conf.d/*.conf", "sites-enabled/*"], f"{tmp_path}/sites-enabled/default")
+    assert sorted(text.splitlines()[-1] for text in texts) == ["# a", "# b", "# extra", "# own"]
+
+
+@pytest.fixture
+def drop_in(tmp_path, monkeypatch):
+    path = tmp_path / "sandbox.conf"
+    monkeypatch.setattr(sandbox, "DROP_IN", str(path))
+    return path
+
+
+def test_what_is_written_is_known_again(drop_in):
+    wanted, other = sandbox.of([], PREFIX), sandbox.of(["access_log /srv/logs/x.log;"], PREFIX)
+    assert sandbox.is_written(None) and not sandbox.is_written(wanted) and not sandbox.is_in_unit()
+    drop_in.write_text(sandbox.drop_in(wanted, None))
+    assert sandbox.is_written(wanted) and not sandbox.is_written(other) and not sandbox.is_written(None) and sandbox.is_in_unit()
+    assert sandbox.drop_in(wanted, None) == wanted.text and sandbox.drop_in(other, None) == other.text and sandbox.drop_in(None, None) is None
+
+
+def test_a_host_on_which_it_cannot_be_is_not_asked_again(drop_in):
+    wanted, other = sandbox.of([], PREFIX), sandbox.of(["access_log /srv/logs/x.log;"], PREFIX)
+    drop_in.write_text(sandbox.drop_in(wanted, "Failed to set up mount namespacing"))
+    assert sandbox.is_written(wanted) and not sandbox.is_in_unit() and not sandbox.is_written(other)
+    assert "Failed to set up mount namespacing" in sandbox.drop_in(wanted, None), "what it said then is kept"
+    assert sandbox.drop_in(other, None) == other.text
+
+
+def test_it_is_tried_with_each_of_its_properties(monkeypatch):
+    asked = []
+    monkeypatch.setattr(commands, "run", lambda argv: asked.append(argv) or commands.Done(1, "", "one\n two"))
+    wanted = sandbox.of([], PREFIX)
+    assert sandbox.try_out(wanted, ["nginx", "-t"]) == "one two"
+    assert asked[0][:2] == ["systemd-run", "--quiet"] and asked[0][-2:] == ["nginx", "-t"]
+    assert asked[0].count("--property") == len(wanted.properties) and all(f"{line}\n" in wanted.text for line in wanted.properties)
+    assert set(wanted.properties) <= set(asked[0])
