@@ -8,7 +8,7 @@ import typing as t
 from collections.abc import Mapping
 
 from ansible_collections.portico.web.plugins.module_utils.generation import differences, digests, files_of, pack, streams_of, with_part
-from ansible_collections.portico.web.plugins.plugin_utils import apps, controller, entries, lists, locations, modules, named, proxies, render, sites, streams
+from ansible_collections.portico.web.plugins.plugin_utils import controller, entries, lists, locations, modules, named, proxies, render, sites, streams
 from ansible_collections.portico.web.plugins.plugin_utils.action import SECONDS_FOR_APT, PorticoAction, Templated, diffs
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem
 
@@ -64,7 +64,7 @@ class ActionModule(PorticoAction):
         """
         checked = self._check_lists(task_vars) if options["check_lists"] else lists.Checked()
         # What the check has been through is not gone through again.
-        known_apps = apps.normalise_apps(options["apps"]) if checked.apps is None or "apps" in args else checked.apps
+        known_apps = lists.checked_apps(options["apps"]) if checked.apps is None or "apps" in args else checked.apps
         if options["state"] == "absent":
             return known_apps, named.normalise({}), [], []
         known = named.normalise({key: options[key] for key in named.LISTS})

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import getpass
+import itertools
 import socket
 import typing as t
 
@@ -16,6 +19,12 @@ from ansible_collections.portico.web.plugins.plugin_utils.entries import Portico
 
 SECONDS_FOR_APT = 300
 """How long another one's use of apt is waited for."""
+
+_TEXTS = frozenset({"str", "_AnsibleTaggedStr", "AnsibleUnicode"})
+_LISTS = frozenset({"list", "_AnsibleTaggedList", "AnsibleSequence"})
+_DICTS = frozenset({"dict", "_AnsibleTaggedDict", "AnsibleMapping"})
+_OTHERS = frozenset({"bool", "int", "float", "NoneType", "_AnsibleTaggedInt", "_AnsibleTaggedFloat"})
+"""What variables are made of, as Ansible's versions read it from YAML. In these there is a template or not; other types are Ansible's own business."""
 
 
 class PorticoAction(ActionBase):
@@ -30,7 +39,8 @@ class PorticoAction(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result = super().run(tmp, task_vars)
         try:
-            result.update(self._act(self._task.args.copy(), task_vars or {}))
+            with _uncollected():
+                result.update(self._act(self._task.args.copy(), task_vars or {}))
         except PorticoError as error:
             result.update(failed=True, msg=str(error), **({"changed": True} if error.changed else {}))
         return result
@@ -83,7 +93,7 @@ class Templated(dict):
     def __getitem__(self, name: str) -> t.Any:
         if name not in self._templated:
             try:
-                self._templated[name] = self._templar.template(super().__getitem__(name))
+                self._templated[name] = self._complete(super().__getitem__(name))
             except KeyError:
                 raise
             except Exception as error:
@@ -93,6 +103,37 @@ class Templated(dict):
 
     def get(self, name: str, default: t.Any = None) -> t.Any:
         return self[name] if name in self else default
+
+    def _complete(self, value: t.Any) -> t.Any:
+        """Template a value. Ansible would copy a thousand entries that have no template in them; it is asked for those that have."""
+        if is_plain(value):
+            return value
+        if type(value).__name__ not in _LISTS:
+            return self._templar.template(value)
+        parts = itertools.groupby(value, is_plain)
+        return [each for plain, found in parts for each in (found if plain else self._templar.template(list(found)))]
+
+
+def is_plain(value: t.Any) -> bool:
+    """Return whether a variable is what Ansible would make of it, because nothing in it is a template."""
+    kind = type(value).__name__
+    if kind in _TEXTS:
+        return not (("{" in value and any(begin in value for begin in ("{{", "{%", "{#"))) or value.startswith("#jinja2:"))
+    if kind in _DICTS:
+        return all(map(is_plain, value.values()))
+    return all(map(is_plain, value)) if kind in _LISTS else kind in _OTHERS
+
+
+@contextlib.contextmanager
+def _uncollected() -> t.Iterator[None]:
+    """Let Python look for no circles of objects: again and again it would go through all that the run has in memory, for a task that ends soon."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def diffs(answer: dict[str, t.Any]) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ansible.module_utils.common.yaml import yaml_load
 
-from ansible_collections.portico.web.plugins.plugin_utils import apps, named, sites, streams
+from ansible_collections.portico.web.plugins.plugin_utils import named, sites, streams
 from ansible_collections.portico.web.plugins.plugin_utils.controller import ReadText
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, PorticoError, distance
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
@@ -51,6 +51,23 @@ def refuse_near_misses(names: Iterable[str]) -> None:
             )
 
 
+def checked_apps(given: object, resolve: Callable[[str], str] | None = None, variable: str = "gunicorn_apps") -> list[Entry]:
+    """Return the apps complete and checked; where L(resolve) is given, their folders on the controller too.
+
+    :param resolve: makes a path on the controller absolute that was written beside the playbook.
+    :raises PorticoError: at the first mistake.
+    """
+    if given == []:
+        return []
+    # Here, because Ansible compiles at every run what of a collection is imported, and sites alone need none of it.
+    from ansible_collections.portico.web.plugins.plugin_utils import apps
+
+    known = apps.normalise_apps(given, variable=variable)
+    if resolve:
+        apps.check_folders(known, resolve, variable=variable)
+    return known
+
+
 @dataclass(frozen=True)
 class Checked:
     """What a check has found: the lists that were there, and what they say, complete."""
@@ -78,8 +95,7 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
     # where it was made, and not where it came out.
     for name in ("gunicorn_apps", "nginx_apps"):
         if name in variables:
-            known_apps = apps.normalise_apps(variables[name], variable=name)
-            apps.check_folders(known_apps, resolve, variable=name)
+            known_apps = checked_apps(variables[name], resolve, name)
     known = named.normalise({key: variables[name] for key, name in of_sites.items() if name in variables})
     if "nginx_sites" in variables:
         wanted_sites = sites.normalise_sites(variables["nginx_sites"], known_apps or [], named=known)

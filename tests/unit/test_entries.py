@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+from unittest import mock
+
 import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.action import ActionBase
+from ansible.template import Templar, trust_as_template as trusted
+from jinja2 import Undefined
 
 from ansible_collections.portico.web.plugins.plugin_utils import entries, lists
-from ansible_collections.portico.web.plugins.plugin_utils.action import Templated
+from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction, Templated, is_plain
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 
 DESCRIBED = {
@@ -123,14 +134,93 @@ def test_what_was_checked_comes_back_complete_and_templated_once():
 
         def template(self, value):
             self.asked.append(value)
-            return value
+            return self.made[value]
 
-    variables = {"nginx_sites": [{"name": "shop", "server_names": ["shop.test"], "root": "/srv/shop"}], "nginx_apps": [], "other": 1}
+        made = {"{{ all_of_them }}": [{"name": "shop", "server_names": ["shop.test"], "root": "/srv/shop"}], "{{ no_app }}": []}
+
+    variables = {"nginx_sites": "{{ all_of_them }}", "nginx_apps": "{{ no_app }}", "other": "{{ whatever }}"}
     checked = lists.check(Templated(variables, Templar()), str, str)
     assert checked.names == ["nginx_apps", "nginx_sites"]
     assert checked.apps == []
     assert [site["server_names"] for site in checked.sites] == [["shop.test"]]
-    assert Templar.asked == [[], variables["nginx_sites"]]
+    assert Templar.asked == ["{{ no_app }}", "{{ all_of_them }}"]
+
+
+class Answers:
+    """Answers every template, and notes what it is asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def template(self, value):
+        self.asked.append(value)
+        return ["answered"] * len(value) if isinstance(value, list) else "answered"
+
+
+PLAIN = {"name": "a", "words": ["b", {"c": None}], "size": 3, "share": 0.5, "on": True, "text": "{ } {not one} }} %}"}
+
+
+@pytest.mark.parametrize("value", ["text", 3, None, [], PLAIN, [PLAIN, PLAIN]])
+def test_ansible_is_not_asked_for_what_has_no_template(value):
+    answers = Answers()
+    assert Templated({"it": value}, answers)["it"] is value
+    assert answers.asked == []
+
+
+@pytest.mark.parametrize("text", ["{{ a }}", "b {% if c %}", "{#", "#jinja2: variable_start_string: '[%'\n[% a %]"])
+@pytest.mark.parametrize("around", [lambda text: text, lambda text: {"a": {"b": [text]}}], ids=["alone", "inside"])
+def test_ansible_is_asked_for_whatever_may_be_a_template(around, text):
+    answers = Answers()
+    assert Templated({"it": around(text)}, answers)["it"] == "answered"
+    assert answers.asked == [around(text)]
+
+
+def test_ansible_is_asked_for_those_entries_that_have_a_template_and_their_order_stays():
+    one, two = {"name": "{{ one }}"}, {"name": "a", "words": ["{{ two }}"]}
+    answers = Answers()
+    assert Templated({"it": [PLAIN, one, two, PLAIN, two]}, answers)["it"] == [PLAIN, "answered", "answered", PLAIN, "answered"]
+    assert answers.asked == [[one, two], [two]]
+
+
+def test_ansible_is_asked_for_what_is_of_no_plain_type():
+    class Lazy(dict):
+        """As Ansible has some: it makes what is looked at when it is looked at."""
+
+    for value in (Lazy(a=1), [Lazy()], {"a": object()}, ("a",), {"a": Undefined()}):
+        answers = Answers()
+        Templated({"it": value}, answers)["it"]
+        assert answers.asked == [value]
+
+
+WRITTEN = """
+- {name: a, port: 80, share: 0.5, "on": true, none: , words: [b, "c d"], inner: {deep: [{e: f}]}}
+- {name: "{{ word }}", words: ["{{ words }}", "{{ omit }}", x], when: 2026-01-02}
+- "{{ omit }}"
+- {name: b}
+- {name: c, text: "{{ word }}"}
+"""
+
+
+def types(value):
+    inside = [types(each) for each in (value.values() if isinstance(value, dict) else value)] if isinstance(value, (dict, list)) else []
+    return type(value), inside
+
+
+@pytest.mark.parametrize("written", [WRITTEN, "[{name: a}, {name: b, words: [c]}]", "text", '"{{ words }}"', "{a: {b: '{{ word }}'}}"])
+def test_it_is_what_ansible_would_have_made_of_it(written):
+    loader = DataLoader()
+    variables = {"it": loader.load(written), "word": trusted("w"), "words": [trusted("{{ word }}"), "v"]}
+    made = Templated(variables, Templar(loader=loader, variables=variables))["it"]
+    expected = Templar(loader=loader, variables=variables).template(variables["it"])
+    # A list that was put together has no file and line of its own, which nobody asks for.
+    assert (made, types(made)[1]) == (expected, types(expected)[1])
+
+
+def test_what_ansible_reads_from_a_file_is_plain_and_what_is_vaulted_is_not():
+    """Otherwise all would be templated as before, and nobody would notice but for the time that it takes."""
+    loader = DataLoader()
+    assert is_plain(loader.load("- {name: a, port: 80, share: 0.5, 'on': true, none: , words: [b], inner: {c: d}}"))
+    assert not is_plain(loader.load("- name: !vault |\n    $ANSIBLE_VAULT;1.1;AES256\n    6162\n"))
 
 
 def test_every_list_is_known_as_a_variable():
@@ -144,3 +234,32 @@ def test_documented_defaults_are_of_their_documented_types():
             assert described.get("description"), f"{module}: {key}"
             if "default" in described:
                 assert entries._Walk("x", {}, frozenset())._value(key, None, described) is not None, f"{module}: {key}"
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_nothing_is_collected_while_a_task_works_and_afterwards_all_is_as_before(on):
+    class Action(PorticoAction):
+        def __init__(self):
+            self._task = SimpleNamespace(args={})
+
+        def _act(self, args, task_vars):
+            self.was_on = gc.isenabled()
+            raise PorticoError("a mistake")
+
+    action = Action()
+    before = gc.isenabled()
+    try:
+        (gc.enable if on else gc.disable)()
+        with mock.patch.object(ActionBase, "run", return_value={}):
+            assert action.run() == {"failed": True, "msg": "a mistake"}
+        assert (action.was_on, gc.isenabled()) == (False, on)
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_where_there_are_no_apps_nothing_of_them_is_read():
+    asked = "import sys; from ansible_collections.portico.web.plugins.plugin_utils import lists; lists.check({'nginx_apps': [], 'nginx_sites': []}, str, str)"
+    found = subprocess.run([sys.executable, "-c", f"{asked}; print([name for name in sys.modules if name.endswith('.apps')])"], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+    with pytest.raises(PorticoError, match="nginx_apps"):
+        lists.checked_apps({}, variable="nginx_apps")
