@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined, pass_context
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, Undefined, pass_context
 from markupsafe import Markup
 
 from ansible_collections.portico.web.plugins.module_utils import layout
@@ -26,6 +26,8 @@ from ansible_collections.portico.web.plugins.plugin_utils import access, agents,
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 _TEMPLATES = Path(__file__).parents[2] / "roles" / "nginx" / "templates"
+_OF_EVERY_SITE = re.compile(r'^\{% include "((?:listen|certificate|promises|settings|guards|location|location_files|spoken|verified|aliases)\.conf\.j2)" %\}\n', re.MULTILINE)
+_OF_EVERY_DICT = frozenset(dir(dict))
 _NEEDS_NO_QUOTES = re.compile(r"[^\s;{}\"'\\#$]+")
 
 # One file a concern, in the order of their meaning for a reader; a site has a file of its own.
@@ -174,7 +176,7 @@ def site_files(
     :returns: path inside the generation -> text.
     :raises PorticoError: when a template of somebody's own does not make whole directives.
     """
-    template = _environment().get_template("site.conf.j2")
+    template = _of_sites()
     # Around a server block there is nobody who says who gets in.
     common = {**_common(settings, host), "scope": scope, "around": guards.NONE, "kept": _kept(scope, sites)}
     sockets = {app["name"]: layout.app_socket(app["name"]) for app in apps}
@@ -196,6 +198,8 @@ def stream_files(streams_of_scope: Sequence[Mapping[str, t.Any]], host: Host, se
     :param streams_of_scope: complete streams, as L(streams.normalise_streams) returns them.
     :returns: path inside the generation -> text.
     """
+    if not streams_of_scope:
+        return {}
     template = _environment().get_template("stream.conf.j2")
     return {f"{streams.FOLDER}{stream['name']}.conf": template.render(stream=stream, resolvers=_resolvers({**default_settings(), **(settings or {})}, host), addresses=host.addresses(stream["port"], stream["address"])) for stream in streams_of_scope}
 
@@ -263,6 +267,8 @@ def token(value: t.Any) -> Markup:
     :raises ValueError: for a value that no token can carry.
     :raises jinja2.UndefinedError: for a name that nothing has.
     """
+    if type(value) is str:
+        return _token_of_text(value)
     if isinstance(value, Markup):
         return value
     if isinstance(value, Undefined):
@@ -273,7 +279,12 @@ def token(value: t.Any) -> Markup:
         return Markup(" ").join(token(each) for each in value)
     if not isinstance(value, (str, int)):
         raise ValueError(f"{value!r} cannot be written into nginx's configuration")
-    text = str(value)
+    return _token_of_text(str(value))
+
+
+@lru_cache(maxsize=8192)
+def _token_of_text(text: str) -> Markup:
+    """Return a text as one token. A site's names stand in its file many times, and those of others in many files."""
     if "\0" in text or len(text.encode()) > LONGEST_TOKEN:
         raise ValueError("a value that is too long, or has a NUL in it, cannot be written into nginx's configuration")
     if "$" in text:
@@ -309,7 +320,7 @@ def _level(text: str, level: int) -> Markup:
 
     None of them has a line break in it, so that it need not be read as nginx reads it, which takes time for a thousand sites.
     """
-    return Markup("".join(f"{'    ' * level}{line}\n" for line in text.splitlines()))
+    return Markup("".join([f"{'    ' * level}{line}\n" for line in str.splitlines(text)]))
 
 
 @pass_context
@@ -318,9 +329,29 @@ def _finalize(_context: object, value: t.Any) -> Markup:
     return token(value)
 
 
+class _Whole(FileSystemLoader):
+    """Gives a template with what every site has in it in its place: for each that is included at run time, jinja2 makes a context anew.
+
+    What few sites have stays an include, which costs nothing while nobody has it.
+    """
+
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, t.Any]:
+        source, path, current = super().get_source(environment, template)
+        return _OF_EVERY_SITE.sub(lambda found: self.get_source(environment, found[1])[0], source), path, current
+
+
+class _Environment(Environment):
+    """Looks for what a dictionary has before it looks for what every dictionary can; names that are both are looked for as ever."""
+
+    def getattr(self, obj: t.Any, attribute: str) -> t.Any:
+        if type(obj) is dict and attribute in obj and attribute not in _OF_EVERY_DICT:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    environment = Environment(
+    environment = _Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         finalize=_finalize,
@@ -330,9 +361,17 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         # A run has one collection: whether a file of it has changed need not be asked for each site.
         auto_reload=False,
+        # To find what never changes takes longer than it saves in one run.
+        optimized=False,
     )
     environment.filters["bare"] = bare
     environment.filters["within"] = within
     environment.filters["level"] = _level
     environment.filters["indented"] = lambda text, level: Markup(indented(text, level).removesuffix("\n"))
     return environment
+
+
+@lru_cache(maxsize=1)
+def _of_sites() -> Template:
+    """Return the template of a site's file."""
+    return _environment().overlay(loader=_Whole(_TEMPLATES)).get_template("site.conf.j2")

@@ -69,3 +69,14 @@ def test_a_template_that_fails_is_named_with_the_reason(made, template, words):
         made(template)
     assert 'nginx_sites, entry "shop", key "template": "own.conf.j2"' in str(told.value)
     assert words in str(told.value)
+
+
+def test_what_lies_beside_it_comes_before_ours_in_what_ours_include_too(made, tmp_path):
+    (tmp_path / "listen.conf.j2").write_text("    listen 8080;\n")
+    text = made('{% include "aliases.conf.j2" %}')
+    assert "listen 8080;" in text and "portico/listens.conf" not in text
+
+
+def test_a_key_that_is_called_like_what_every_dictionary_can_hides_nothing(made):
+    given = {"items": 1, "a": "b"}
+    assert made("{% for key, value in given.items() %}\nset ${{ key | bare | safe }} {{ value }};\n{% endfor %}\nset $c {{ given.a }};\n", given=given) == "set $items 1;\nset $a b;\nset $c b;\n"

@@ -302,3 +302,51 @@ def test_a_name_that_no_site_has_gets_nothing_at_any_port(tmp_path):
     """Also where the handshake was about another name: which server answers is decided anew by Host."""
     default = parsed(render.base({"http3": True}, TRIXIE)["default.conf"], tmp_path)
     assert [directives(server["block"], "return") for server in default if server["directive"] == "server"] == [[["444"]]] * 3
+
+
+EVERYTHING = [
+    *SITES,
+    {"name": "plain", "server_names": ["plain.example.com", "www.plain.example.com"], "tls": False, "proxy": "https://backend.example.com/", "headers": {"X-Frame-Options": ""}},
+    {"name": "closed", "server_names": ["closed.example.com"], "root": "/srv/closed", "maintenance": {"allow": ["192.0.2.0/24"]}, "error_pages": {404: "/srv/404.html"}, "refuse_agents": ["scanners"], "trailing_slash": "add", "redirects": {"/a": "/b"}},
+    {"name": "guarded", "server_names": ["guarded.example.com"], "access": "office", "limits": ["everything"], "hsts": {"include_subdomains": True}, "answer": {"text": "here"}},
+    {
+        "name": "mixed",
+        "server_names": ["mixed.example.com"],
+        "cache": "pages",
+        "access_log": "json",
+        "extra_config": "add_header X-Own own;",
+        "locations": [
+            {"path": "/", "proxy": "http://127.0.0.1:9000", "timeout": 9, "unbuffered": ["answers"], "cache": "none"},
+            {"path": "/in/", "proxy": "uwsgi://127.0.0.1:9001", "csp": "default-src 'self'", "max_body_size": "5m"},
+            {"path": "/asked/", "proxy": "grpc://127.0.0.1:9002", "access": "asked"},
+            {"path": "/kept/", "proxy": "http://127.0.0.1:9000"},
+            {"path": "/media/", "alias": "/srv/media", "uploads": True, "extra_config": "autoindex on;"},
+            {"path": "/gone", "exact": True, "redirect": "https://example.com/elsewhere", "limits": ["login"]},
+        ],
+    },
+]
+NAMED = {
+    "access": [{"name": "office", "allow": ["192.0.2.0/24"], "users": [{"name": "a", "password": "b"}]}, {"name": "asked", "ask": {"url": "http://127.0.0.1:4180/auth", "sign_in": "/in?to=", "headers": ["X-User"]}}],
+    "caches": [{"name": "pages", "fresh": 60}],
+}
+
+
+@pytest.mark.parametrize("host", [BOOKWORM, TRIXIE], ids=["bookworm", "trixie"])
+def test_a_site_is_what_its_template_makes_of_it_with_each_include_where_jinja2_has_it(host, monkeypatch):
+    def made():
+        return render.site_files(normalise_sites(EVERYTHING, APPS, named=named.normalise(NAMED)), APPS, host, {"http_port": 80, "https_port": 443})
+
+    quick = made()
+    monkeypatch.setattr(render, "_of_sites", lambda: render._environment().get_template("site.conf.j2"))
+    assert quick == made()
+
+
+def test_what_every_site_has_is_in_its_template_and_not_included_for_each():
+    source = render._Whole(render._TEMPLATES).get_source(render._environment(), "site.conf.j2")[0]
+    assert "server_name {{ site.canonical }};" in source and "ssl_certificate_key" in source and "Strict-Transport-Security" in source
+    assert '{% include "location.conf.j2" %}' not in source and '{% include "promises.conf.j2" %}' not in source
+
+
+@pytest.mark.parametrize(("value", "written"), [(True, "on"), (1, "1"), ("1", "1"), ("True", "True"), ("on", "on"), (False, "off"), (0, "0"), (render.Markup("$a"), "$a")])
+def test_a_token_that_was_made_of_one_value_is_not_given_for_another(value, written):
+    assert render.token(value) == written
