@@ -184,6 +184,7 @@ class _Walk:
         self.formats = formats
         self.secret = secret
         self.name: str | int | None = None
+        self._unsaid: dict[int, tuple[Options, frozenset[str]]] = {}
 
     def entry(self, number: int, entry: object, described: Options) -> dict[str, t.Any]:
         self.name = number
@@ -208,7 +209,15 @@ class _Walk:
                 why = f"is given to a key that does not exist. {did_you_mean(str(key), described)}"
                 hidden = isinstance(given[key], (dict, list)) or self._may_be_secret(prefix, str(key), described)
                 raise self._problem(f"{prefix}{key}", HIDDEN if hidden else given[key], why)
-        return {str(key): self._value(prefix + key, given.get(key), option) for key, option in described.items()}
+        unsaid = self._may_be_unsaid(described)
+        return {str(key): None if key in unsaid and key not in given else self._value(prefix + key, given.get(key), option) for key, option in described.items()}
+
+    def _may_be_unsaid(self, described: Options) -> frozenset[str]:
+        """Return the keys that are nothing when they are not there. Most keys are not, in a thousand entries."""
+        if id(described) not in self._unsaid:
+            # Beside it the description itself, so that no other one is ever at its place.
+            self._unsaid[id(described)] = described, frozenset(key for key, option in described.items() if not option.get("required") and option.get("default") is None)
+        return self._unsaid[id(described)][1]
 
     def _value(self, key: str, value: object, option: Mapping[str, t.Any]) -> t.Any:
         if value is None:
@@ -291,6 +300,7 @@ def _refuse_twins(variable: str, entries: list[dict[str, t.Any]]) -> None:
         seen[name] = number
 
 
+@lru_cache(maxsize=1024)
 def _unnumbered(key: str) -> str:
     """Return a dotted key without the places of list elements: C(locations[2].path) -> C(locations.path)."""
     return re.sub(r"\[[0-9]+\]", "", key)

@@ -23,7 +23,7 @@ _LARGEST = 1 << 50
 
 def printable(value: str) -> str:
     """Refuse control characters, which no name, path or URL has, and what is longer than any."""
-    bad = next((each for each in value if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")), None)
+    bad = None if value.isprintable() else next((each for each in value if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")), None)
     if bad is not None:
         raise ValueError(f"has a control character (U+{ord(bad):04X}) in it. Take it out.")
     if len(value.encode()) > LONGEST_TOKEN:

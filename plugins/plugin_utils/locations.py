@@ -69,13 +69,15 @@ def of_site(site: Entry, known: Known, of_its_block: Entry, mistake: Mistake) ->
 
 def _added(extra: str | None, names: str = "add_header|proxy_hide_header") -> list[str]:
     """Return the directives of some names that a text says for its own block, as they are written: a block with some of its own loses them."""
+    if not extra:
+        return []
     found, depth, start = [], 0, None
-    for token in tokens(extra or ""):
+    for token in tokens(extra):
         if not token.mark:
             start = token.start if start is None else start
             continue
-        if token.mark == ";" and depth == 0 and start is not None and re.match(rf"(?:{names})\s", (extra or "")[start:]):
-            found.append((extra or "")[start : token.end])
+        if token.mark == ";" and depth == 0 and start is not None and re.match(rf"(?:{names})\s", extra[start:]):
+            found.append(extra[start : token.end])
         depth += {"{": 1, "}": -1, ";": 0}[token.mark]
         start = None
     return found
@@ -88,7 +90,7 @@ def says(level: Mapping[str, t.Any]) -> bool:
 
 def said(extra: str | None) -> set[str]:
     """Return the directives that a text says for the block that it stands in."""
-    return {words[0] for depth, words, _line in statements(extra or "") if depth == 0}
+    return {words[0] for depth, words, _line in statements(extra) if depth == 0} if extra else set()
 
 
 def _locations(site: Entry, location: Entry, of_its_block: Entry, prefix: str, known: Known, mistake: Mistake) -> t.Iterator[Entry]:
