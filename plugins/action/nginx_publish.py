@@ -8,10 +8,12 @@ import typing as t
 from collections.abc import Mapping
 
 from ansible_collections.portico.web.plugins.module_utils.generation import differences, digests, files_of, pack, streams_of, with_part
-from ansible_collections.portico.web.plugins.plugin_utils import controller, entries, lists, locations, modules, named, proxies, render, sites, streams
+from ansible_collections.portico.web.plugins.plugin_utils import controller, entries, lists, locations, modules, named, proxies, render, repositories, sites, streams
 from ansible_collections.portico.web.plugins.plugin_utils.action import SECONDS_FOR_APT, PorticoAction, Templated, diffs
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem
 
+_CAS = "ca-certificates"
+"""The package without which a host can verify no repository over TLS."""
 _TURNS = 5
 """How often another run may come between our question and our order."""
 
@@ -26,6 +28,7 @@ class ActionModule(PorticoAction):
         options = entries.arguments("nginx_publish", args)
         known_apps, known, wanted_sites, wanted_streams = self._wanted(options, args, task_vars)
         packages = [*options["packages"], *modules.packages(options["modules"]), *(streams.PACKAGES if wanted_streams else [])]
+        self._repository: str | None = None
         for _turn in range(_TURNS):
             state = self._state(options, packages, task_vars)
             if options["state"] == "present":
@@ -35,7 +38,7 @@ class ActionModule(PorticoAction):
             streams.refuse_those_of_others(wanted_streams, their_streams)
             settings, owner = _settings(state, options)
             streams.refuse_ports_of_sites(wanted_streams, their_streams, settings)
-            host = _host(state)
+            host = _host(state, settings)
             if options["state"] == "present":
                 _refuse_what_it_cannot(state, host, settings, known, wanted_sites, bool(wanted_streams))
             scope = options["scope"]
@@ -81,18 +84,25 @@ class ActionModule(PorticoAction):
             wanted_streams = streams.normalise_streams(options["streams"], wanted_sites, known)
         sites.check_settings(options)
         sites.check_together(options)
+        options["repository"] = repositories.normalise(options["repository"])
         return known_apps, known, wanted_sites, wanted_streams
 
     def _state(self, options: Options, packages: list[str], task_vars: dict[str, t.Any]) -> State:
         """Ask the host, and install what it lacks: the one thing that is not a transaction."""
-        question = {"state": "asked", "packages": packages, "with_passwords": True}
+        repository = repositories.asked(options["repository"], controller.reader(self._loader)) if options["state"] == "present" else None
+        question = {"state": "asked", "packages": packages, "with_passwords": True, **({"repository": repository} if repository else {})}
         state = self._ask("nginx_generation", question, task_vars)
+        if not state["sourced"] and _is_ours_to_say(state, options):
+            self._source(repository, state, task_vars)
+            if not self._task.check_mode:
+                state = self._ask("nginx_generation", question, task_vars)
         if options["state"] == "present" and state["unknown"] and not self._task.check_mode:
             # A repository may have been added since.
             self._run_module("ansible.builtin.apt", {"update_cache": True, "lock_timeout": SECONDS_FOR_APT}, task_vars)
             state = self._ask("nginx_generation", question, task_vars)
         if options["state"] == "present":
-            modules.refuse_unknown(options["modules"], state["unknown"])
+            # Before a repository is there, nobody knows what is in it.
+            modules.refuse_unknown(options["modules"], [] if self._repository and self._task.check_mode else state["unknown"], state["vendors"])
         self._installed = state["missing"] if options["state"] == "present" else []
         if self._installed and not self._task.check_mode:
             self._install(self._installed, task_vars)
@@ -101,6 +111,14 @@ class ActionModule(PorticoAction):
             # As if they were there; nginx itself cannot say anything of it yet.
             state["modules"] += modules.loaded_by(self._installed)
         return state
+
+    def _source(self, repository: dict[str, t.Any] | None, state: State, task_vars: dict[str, t.Any]) -> None:
+        """Let nginx come from a repository, or from the distribution's again."""
+        if repository:
+            repositories.refuse_to_replace(state)
+            if _CAS in state["missing"] and not self._task.check_mode:
+                self._install([_CAS], task_vars)
+        self._repository = self._ask("nginx_repository", {"repository": repository} if repository else {}, task_vars)["url"]
 
     def _publish(self, options: Options, state: State, order: dict[str, t.Any], texts: dict[str, str], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         scope = options["scope"]
@@ -117,7 +135,9 @@ class ActionModule(PorticoAction):
 
     def _result(self, answer: dict[str, t.Any], state: State) -> dict[str, t.Any]:
         result = {key: answer[key] for key in ("changed", "generation", "tested", "files", "waited_for") if key in answer}
-        result["changed"] = answer["changed"] or bool(self._installed)
+        result["changed"] = answer["changed"] or bool(self._installed) or self._repository is not None
+        if self._repository is not None:
+            result["repository"] = self._repository
         if self._installed:
             result["packages"] = self._installed
         result["warnings"] = _warnings(state, answer)
@@ -145,6 +165,15 @@ def _settings(state: State, options: Options) -> tuple[dict[str, t.Any], str | N
             "Set it in one of the two."
         )
     return own, options["scope"]
+
+
+def _is_ours_to_say(state: State, options: Options) -> bool:
+    """Return whether the scope may say what there is once for the whole host: no other one does.
+
+    :raises PorticoError: when two scopes do.
+    """
+    _settings(state, options)
+    return state["manifest"]["host"]["owner"] in (None, options["scope"])
 
 
 def _refuse_what_it_cannot(state: State, host: render.Host, settings: dict[str, t.Any], known: named.Named, wanted: list[entries.Entry], has_streams: bool) -> None:
@@ -207,8 +236,10 @@ def _warnings(state: State, answer: dict[str, t.Any]) -> list[str]:
     return found
 
 
-def _host(state: State) -> render.Host:
+def _host(state: State, settings: dict[str, t.Any]) -> render.Host:
     theirs = {"nameservers": tuple(state["nameservers"]), "taken_listens": tuple(state["strangers"]["default_servers"]), "taken_directives": tuple(state["strangers"]["directives"])}
     if not state["installed"]:
-        return render.Host(ipv6=state["ipv6"], **theirs)
-    return render.Host(tuple(state["version"]), tuple(state["openssl"]), state["ipv6"], state["http3"], modules=frozenset(state["modules"]), **theirs)
+        return render.Host(ipv6=state["ipv6"], is_vendors=state["vendors"], **theirs)
+    loads = modules.files(settings["modules"], state["loadable"], state["modules"])
+    loaded = frozenset(state["modules"]).union(map(modules.name_of, loads))
+    return render.Host(tuple(state["version"]), tuple(state["openssl"]), state["ipv6"], state["http3"], modules=loaded, is_vendors=state["vendors"], loads=tuple(loads), **theirs)

@@ -13,7 +13,7 @@ import os
 import re
 import typing as t
 
-from ansible_collections.portico.web.plugins.module_utils import files
+from ansible_collections.portico.web.plugins.module_utils import files, vendors
 from ansible_collections.portico.web.plugins.module_utils.lexer import LexError, statements
 
 _PLACES = ("conf.d/*.conf", "sites-enabled/*")
@@ -29,11 +29,12 @@ _PACKAGED = frozenset(
 _PACKAGED_INCLUDES = re.compile(r"(/etc/nginx/)?(modules-enabled/\*\.conf|mime\.types|conf\.d/\*\.conf|sites-enabled/\*)")
 
 
-def read(etc: str, switched_off: str | None, pristine: bool = False) -> dict[str, t.Any]:
+def read(etc: str, switched_off: str | None, pristine: bool = False, is_vendors: bool = False) -> dict[str, t.Any]:
     """Return what was found below /etc/nginx.
 
     :param switched_off: a file that will not be there any more.
     :param pristine: whether nginx.conf is the packaged one, which loses nothing.
+    :param is_vendors: whether the package is that of nginx's vendor.
     :returns: C(directives), name -> file of those at the http level that are said in it; C(default_servers), address
         (C(0.0.0.0:80), C([::]:443)) -> file; C(servers), a file that has a server block, or None; C(streams), the file that has a stream block, or None; C(main), the directives of an nginx.conf that somebody wrote and that
         ours would put an end to, each as C(name (line N)).
@@ -53,7 +54,7 @@ def read(etc: str, switched_off: str | None, pristine: bool = False) -> dict[str
                 elif words[0] == "listen" and "default_server" in words[2:] and "quic" not in words[2:]:
                     defaults.setdefault(_address(words[1]), name)
     others = (os.path.relpath(path, etc) for path in sorted(glob.glob(f"{etc}/modules-enabled/*.conf")) if any(depth == 0 and words[0] == "stream" for depth, words, _line in _statements(path)))
-    return {"directives": directives, "default_servers": defaults, "servers": servers, "streams": next(others, None), "main": [] if pristine else _lost(f"{etc}/nginx.conf")}
+    return {"directives": directives, "default_servers": defaults, "servers": servers, "streams": next(others, None), "main": [] if pristine else _lost(f"{etc}/nginx.conf", is_vendors)}
 
 
 def _statements(path: str) -> list[tuple[int, list[str], int]]:
@@ -64,16 +65,21 @@ def _statements(path: str) -> list[tuple[int, list[str], int]]:
         return []
 
 
-def _lost(path: str) -> list[str]:
+def _lost(path: str, is_vendors: bool) -> list[str]:
     """Return what an nginx.conf of somebody's own says and ours would not."""
     if os.path.islink(path):
         return []
     found = ((words, line) for depth, words, line in _statements(path) if depth < 2)
-    return [f"{' '.join(words[:2])} (line {line})" for words, line in found if not _is_packaged(words)]
+    return [f"{' '.join(words[:2])} (line {line})" for words, line in found if not (_is_packaged(words) or (is_vendors and _is_vendors(words)))]
 
 
 def _is_packaged(words: list[str]) -> bool:
     return words[0] in _PACKAGED or (words[0] == "include" and all(_PACKAGED_INCLUDES.fullmatch(word) for word in words[1:]))
+
+
+def _is_vendors(words: list[str]) -> bool:
+    """Return whether the vendor's nginx.conf says something more, and ours too."""
+    return words[0] == "keepalive_timeout" or words[:2] == ["log_format", vendors.LOG_FORMAT]
 
 
 def _address(listen: str) -> str:

@@ -28,10 +28,15 @@ options:
     choices: [asked, published, restored, absent, history]
     default: asked
   packages:
-    description: With O(state=asked), the names of packages to look for.
+    description:
+      - With O(state=asked), the names of packages to look for, as Debian calls them. Where nginx is its vendor's, it is what that calls
+        them which is looked for, and told.
     type: list
     elements: str
     default: []
+  repository:
+    description: With O(state=asked), the repository that nginx should come from, as M(portico.web.nginx_repository) takes it.
+    type: dict
   with_passwords:
     description: With O(state=asked), whether RV(passwords) has the hashes of passwords.
     type: bool
@@ -132,6 +137,22 @@ modules:
   type: list
   elements: str
   sample: [ngx_http_brotli_filter_module]
+loadable:
+  description: The packages of modules that nginx loads only where it is told to, each with its files.
+  returned: state is asked
+  type: dict
+sourced:
+  description: Whether apt takes nginx from O(repository), or from none of ours where that is not given.
+  returned: state is asked
+  type: bool
+distributions:
+  description: Whether nginx, if it is installed, is the distribution's.
+  returned: state is asked
+  type: bool
+vendors:
+  description: Whether it is its vendor's, or would be where it is not installed.
+  returned: state is asked
+  type: bool
 nameservers:
   description: The servers that the host asks for names, as nginx writes their addresses.
   returned: state is asked
@@ -254,7 +275,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.portico.web.plugins.module_utils import files, layout, packages, sandbox, serving, store, strangers
+from ansible_collections.portico.web.plugins.module_utils import files, layout, packages, repositories, sandbox, serving, store, strangers, vendors
 from ansible_collections.portico.web.plugins.module_utils.generation import (
     CERTIFICATES,
     Manifest,
@@ -321,13 +342,20 @@ class Nginx:
         self.binary = module.get_bin_path("nginx", opt_dirs=["/usr/sbin"])
         self.undo: list[t.Callable[[], object]] = []
         self.restarted = False
+        self.temporary = ""
+        """A folder that nginx gives to the user that its workers are."""
 
     # ---- reading
 
     def read(self) -> dict[str, t.Any]:
         upgrade = packages.Upgrade(self.module, "nginx")
         version, openssl, http3, built_in, prefix = self._versions()
-        missing = [name for name in packages.missing(self.module, self.module.params["packages"]) if name not in built_in]
+        asked, repository = self.module.params["packages"], self.module.params["repository"]
+        # One question for all that they may be called.
+        absent = packages.missing(self.module, [*asked, *vendors.renamed(asked), "nginx", vendors.COMMON])
+        distributions = vendors.COMMON not in absent
+        is_vendors = not distributions and ("nginx" not in absent or repository is not None or not repositories.is_there(None))
+        missing = [name for name in (vendors.renamed(asked) if is_vendors else asked) if name in absent and name not in built_in]
         number = store.live_number()
         default_site = self._has_pristine_default_site()
         active, enabled = self._unit()
@@ -345,6 +373,10 @@ class Nginx:
             "ipv6": _has_ipv6(),
             "prefix": prefix,
             "modules": loaded,
+            "loadable": vendors.loadable(),
+            "sourced": repositories.is_there(repository),
+            "distributions": distributions,
+            "vendors": is_vendors,
             "nameservers": _nameservers(),
             "generation": number,
             "serving": _serving(),
@@ -359,7 +391,7 @@ class Nginx:
             "active": active,
             "enabled": enabled,
             "certbot_edits": _certbot_edits(),
-            "strangers": strangers.read(ETC, DEFAULT_SITE if default_site else None, pristine),
+            "strangers": strangers.read(ETC, self._left_out(default_site), pristine, is_vendors),
         }
 
     def compose(self, state: dict[str, t.Any], wanted: Manifest, scope: str, texts: dict[str, str]) -> dict[str, str]:
@@ -385,17 +417,17 @@ class Nginx:
 
     def sandbox(self, manifest: Manifest, tree: dict[str, str], loaded: list[str], prefix: str, pristine: bool) -> sandbox.Sandbox | None:
         """Return the sandbox for a configuration; None where there is to be none."""
-        if not manifest["host"]["settings"].get("sandbox", True) or sandbox.why_not(loaded):
+        if not manifest["host"]["settings"].get("sandbox", True) or sandbox.why_not([*loaded, *_loaded(tree.get("nginx.conf", ""))]):
             return None
         own = [text for path, text in tree.items() if path.endswith(".conf")]
-        return sandbox.of(sandbox.configuration(own, ETC, strangers.PLACES, DEFAULT_SITE if pristine else None), prefix)
+        return sandbox.of(sandbox.configuration(own, ETC, strangers.PLACES, self._left_out(pristine)), prefix)
 
     @staticmethod
-    def outside(manifest: Manifest, loaded: list[str], why_not: str | None) -> str:
+    def outside(manifest: Manifest, tree: dict[str, str], loaded: list[str], why_not: str | None) -> str:
         """Return why nginx is not in a sandbox, in words for the person; nothing where it is, or is not to be."""
         if not manifest["host"]["settings"].get("sandbox", True):
             return ""
-        why_not = why_not or sandbox.why_not(loaded)
+        why_not = why_not or sandbox.why_not([*loaded, *_loaded(tree.get("nginx.conf", ""))])
         if why_not:
             return f"nginx's unit has no sandbox on this host: {why_not}. nginx_sandbox: false says that it is to have none."
         if not sandbox.is_in_unit() or sandbox.is_sandboxed(serving.master()):
@@ -462,6 +494,7 @@ class Nginx:
     def _ask_nginx(self, stage: str, tree: dict[str, str], wanted: sandbox.Sandbox | None = None) -> str | None:
         command = [self.binary, "-t", "-q", "-c", f"{stage}/nginx.conf"]
         # nginx opens the logs that a configuration names, and makes its folders, when it only tests it.
+        self._keep_worker(f"{stage}/nginx.conf")
         newcomers = {path for text in tree.values() for path in re.findall(r"(?<![^\s\"'=])/[^\s;\"'{}]+", text) if not os.path.lexists(path)}
         try:
             rc, _out, err = self.module.run_command(command)
@@ -475,6 +508,17 @@ class Nginx:
             words = serving.relevant(err.replace(f"{stage}/portico/", "").replace(f"{stage}/", f"{ETC}/"))
             raise GenerationError(f"nginx refuses the new configuration, so nothing was changed: {words}{_quoted_line(words, tree)}")
         return serving.relevant(why) if why else None
+
+    def _keep_worker(self, main: str) -> None:
+        """Have a tested configuration name the user that workers are now: nginx gives that one its temporary folders, also when it only tests."""
+        text = files.read(main) or ""
+        try:
+            owner = pwd.getpwuid(os.stat(self.temporary).st_uid).pw_name
+        except (OSError, KeyError):
+            return
+        same = re.sub(r"^[ \t]*user\s[^;]*;", f"user {owner};", text, count=1, flags=re.MULTILINE)
+        if same != text:
+            files.write(main, same)
 
     # ---- acting
 
@@ -522,9 +566,11 @@ class Nginx:
                 else:
                     os.remove(MAIN)
             for name, leads in _switched_off().items():
-                if not os.path.lexists(name):
+                # Where the package is another one meanwhile, there may be no such folder.
+                if not os.path.lexists(name) and os.path.isdir(os.path.dirname(name)):
                     os.symlink(leads, name)
                     self.undo.append(lambda name=name: files.remove(name))
+            self._give_back_vendors_site()
             self.undo.append(files.restored(ENTRANCE))
             files.remove(ENTRANCE)
             if state["active"]:
@@ -634,33 +680,39 @@ class Nginx:
         if files.target(MAIN) != "portico/nginx.conf":
             files.point(MAIN, "portico/nginx.conf")
 
-    def _is_diverted(self) -> bool:
+    def _is_diverted(self, path: str = MAIN, aside: str = PACKAGED) -> bool:
         tool = self.module.get_bin_path("dpkg-divert")
         if tool is None:
             return False
-        _rc, out, _err = self.module.run_command([tool, "--truename", MAIN])
-        return out.strip() == PACKAGED
+        _rc, out, _err = self.module.run_command([tool, "--truename", path])
+        return out.strip() == aside
 
-    def _divert(self, action: str) -> None:
-        command = [self.module.get_bin_path("dpkg-divert", required=True), "--quiet", "--local", "--no-rename"]
-        command += ["--divert", PACKAGED, action, MAIN]
+    def _divert(self, action: str, path: str = MAIN, aside: str = PACKAGED, rename: str = "--no-rename") -> None:
+        command = [self.module.get_bin_path("dpkg-divert", required=True), "--quiet", "--local", rename]
+        command += ["--divert", aside, action, path]
         self.module.run_command(command, check_rc=True)
 
     def _has_pristine_default_site(self) -> bool:
         """Return whether the default site is switched on and is still the package's own file."""
-        if files.target(DEFAULT_SITE) == YIELDED:
+        if files.target(DEFAULT_SITE) == YIELDED or self._is_pristine(vendors.DEFAULT_SITE):
             return True
         return os.path.islink(DEFAULT_SITE) and os.path.realpath(DEFAULT_SITE) == DEFAULT_SITE_FILE and self._is_pristine(DEFAULT_SITE_FILE)
+
+    def _left_out(self, default_site: bool) -> str | None:
+        """Return the file of the default site, which will not be there any more."""
+        if not default_site:
+            return None
+        return vendors.DEFAULT_SITE if self._is_pristine(vendors.DEFAULT_SITE) else DEFAULT_SITE
 
     def _is_pristine(self, path: str) -> bool:
         query = self.module.get_bin_path("dpkg-query")
         if query is None or not os.path.isfile(path):
             return False
-        _rc, out, _err = self.module.run_command([query, "--show", "--showformat=${Conffiles}\\n", "nginx-common"])
-        packaged = re.search(rf"^ {re.escape(path)} ([0-9a-f]{{32}})", out, re.MULTILINE)
+        _rc, out, _err = self.module.run_command([query, "--show", "--showformat=${Conffiles}\\n", vendors.COMMON, "nginx"])
+        packaged = re.findall(rf"^ {re.escape(path)} ([0-9a-f]{{32}})", out, re.MULTILINE)
         with open(path, "rb") as file:
             # dpkg's own record of its files is in MD5; nothing here rests on its strength.
-            return bool(packaged) and packaged.group(1) == hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
+            return bool(packaged) and hashlib.md5(file.read(), usedforsecurity=False).hexdigest() in packaged
 
     def _have_default_site_yield(self) -> None:
         """Let the default site go on without being the default server, which ours is when nginx.conf is ours.
@@ -668,7 +720,8 @@ class Nginx:
         Both cannot be, and no one step makes one of them come and the other go: nginx must be able to start between any two.
         """
         self.undo.append(files.restored(DEFAULT_SITE))
-        if files.target(DEFAULT_SITE) == YIELDED:
+        # The vendor's makes no such claim.
+        if files.target(DEFAULT_SITE) == YIELDED or not os.path.islink(DEFAULT_SITE):
             return
         files.write(SWITCHED_OFF, json.dumps({DEFAULT_SITE: os.readlink(DEFAULT_SITE)}))
         files.write(YIELDED, re.sub(r"\s+default_server\b", "", files.read(DEFAULT_SITE) or ""))
@@ -676,7 +729,29 @@ class Nginx:
         files.point(DEFAULT_SITE, YIELDED, YIELDING)
 
     def _switch_off_default_site(self) -> None:
-        os.remove(DEFAULT_SITE)
+        files.remove(DEFAULT_SITE)
+        if not self._is_pristine(vendors.DEFAULT_SITE):
+            return
+        aside = vendors.DEFAULT_SITE, vendors.SET_ASIDE
+        if self._is_diverted(*aside):
+            # Somebody has put it back meanwhile, and dpkg has its own beside it.
+            self.undo.append(files.restored(vendors.DEFAULT_SITE))
+            files.remove(vendors.DEFAULT_SITE)
+        else:
+            self.undo.append(lambda: self._divert("--remove", *aside, rename="--rename"))
+            self._divert("--add", *aside, rename="--rename")
+
+    def _give_back_vendors_site(self) -> None:
+        aside = vendors.DEFAULT_SITE, vendors.SET_ASIDE
+        if not self._is_diverted(*aside):
+            return
+        is_free = not os.path.lexists(vendors.DEFAULT_SITE)
+        if is_free:
+            self.undo.append(lambda: self._divert("--add", *aside, rename="--rename"))
+        self._divert("--remove", *aside, rename="--rename" if is_free else "--no-rename")
+        if not is_free:
+            # What somebody has put there counts, and dpkg's copy of its own beside it is of no use any more.
+            files.remove(vendors.SET_ASIDE)
 
     def _serve(self, state: dict[str, t.Any], number: int) -> None:
         """Reload nginx, or start it, and have it prove what it runs. Never restart it, which would refuse visitors."""
@@ -767,6 +842,7 @@ class Nginx:
         if self.binary is None:
             return [], [], False, [], PREFIX
         _rc, _out, err = self.module.run_command([self.binary, "-V"])
+        self.temporary = next(iter(re.findall(r"--http-client-body-temp-path=(/\S+)", err)), "")
         prefix = re.search(r"--prefix=(/\S+)", err)
         return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err), "--with-http_v3_module" in err.split(), ["libnginx-mod-stream"] if "--with-stream" in err.split() else [], prefix[1] if prefix else PREFIX
 
@@ -858,8 +934,11 @@ def _has_ipv6() -> bool:
 
 def _modules() -> list[str]:
     """Return the names of the dynamic modules that nginx loads."""
-    texts = (files.read(path) or "" for path in sorted(glob.glob(f"{ETC}/modules-enabled/*.conf")))
-    return [name for text in texts for name in re.findall(r"^\s*load_module\s+[\"']?(?:\S*/)?([a-z0-9_]+)\.so", text, re.MULTILINE)]
+    return [name for path in sorted(glob.glob(f"{ETC}/modules-enabled/*.conf")) for name in _loaded(files.read(path) or "")]
+
+
+def _loaded(text: str) -> list[str]:
+    return re.findall(r"^\s*load_module\s+[\"']?(?:\S*/)?([a-z0-9_]+)\.so", text, re.MULTILINE)
 
 
 def _nameservers() -> list[str]:
@@ -958,7 +1037,7 @@ def _publish(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
         )
     if not module.check_mode:
         result["generation"] = nginx.publish(tree, wanted, state, why, box, drop_in)
-        result["sandbox"] = nginx.outside(wanted, state["modules"], why_not)
+        result["sandbox"] = nginx.outside(wanted, tree, state["modules"], why_not)
     if params["state"] == "restored":
         result["restored"] = source
     return {"changed": True, "tested": tested, **result}
@@ -983,6 +1062,7 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["asked", "published", "restored", "absent", "history"], "default": "asked"},
             "packages": {"type": "list", "elements": "str", "default": []},
+            "repository": {"type": "dict"},
             "scope": {"type": "str", "default": layout.NGINX_SCOPE},
             "host": {"type": "dict"},
             "part": {"type": "dict"},

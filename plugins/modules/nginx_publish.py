@@ -18,7 +18,7 @@ description:
   - What other people have in C(conf.d), C(sites-enabled) and C(snippets) goes on as before. A default server or a
     directive of the http level that is there already counts, and ours gives way.
   - Settings that there is one of for the whole host (O(http_port), O(https_port), O(trusted_proxies), O(proxy_protocol), O(tls_profile), O(http3),
-    O(sandbox), O(resolvers), O(modules), O(access_log), O(extra_config)) belong to the scope
+    O(sandbox), O(resolvers), O(repository), O(modules), O(access_log), O(extra_config)) belong to the scope
     that sets them to something else than their defaults. A second scope that does so is refused.
   - A site with O(sites[].tls) is served with its certificate, and with a self-signed placeholder until there is one.
     With the placeholder nothing permanent is sent (no 301, no HSTS) and the site works on the plain port too.
@@ -737,9 +737,49 @@ options:
     type: list
     elements: str
     default: []
+  repository:
+    description:
+      - The repository of packages that nginx comes from. If not given, it is the distribution's.
+      - apt is told of it before nginx is installed, and that it takes nginx from there. On a host that has the distribution's nginx the
+        play is refused, and says how to go on.
+      - Without it again, apt has it no longer, and nginx stays as it is. The same with O(state=absent).
+    type: dict
+    default: {}
+    suboptions:
+      channel:
+        description:
+          - One of the repositories of nginx.org, which is for Debian and Ubuntu. V(mainline) is where nginx is developed; what of it is
+            mended comes to V(stable), too.
+          - The tests of this collection do not reach nginx.org. They use a repository of the same form.
+        type: str
+        choices: [stable, mainline]
+      url:
+        description:
+          - Instead of O(repository.channel), the URL of a repository of somebody's own, such as a mirror of these. Its suites are
+            called as the host's release (C(trixie)), and have the component C(nginx).
+        type: str
+      key:
+        description:
+          - The OpenPGP keys that it is signed with, in ASCII armour, as the path of such a file on the controller, or as a URL from which
+            the host fetches them.
+          - Once there, it is not fetched again. One that has been renewed is, when C(/etc/apt/sources.list.d/portico-nginx.sources) is gone.
+        type: str
+        default: https://nginx.org/keys/nginx_signing.key
+      fingerprints:
+        description:
+          - The fingerprints of those keys that are trusted. What else is in the file is not.
+          - If not given, they are those that nginx.org has published.
+        type: list
+        elements: str
+        default:
+          - 573BFD6B3D8FBC641079A6ABABF5BD827BD9BF62
+          - 8540A6F18833A80E9C1653A42FD21310B49F6B46
+          - 9E9BE90EACBCDE69FE9B204CBCDCD8A38D88A2B3
   modules:
     description:
       - Dynamic modules of nginx that are installed first, by the names of Debian's packages without C(libnginx-mod-), such as V(http-geoip2).
+      - Where nginx is its vendor's (O(repository)), they are called as its packages are without C(nginx-module-), such as V(njs), and nginx
+        is told to load them.
       - V(brotli) is the two that compress by it, and what nginx compresses is then compressed so for browsers that take it. What others
         do is said in O(extra_config) and O(sites[].extra_config).
       - One that is taken out of the list stays installed.
@@ -906,6 +946,10 @@ tested:
   returned: changed
   type: bool
   sample: true
+repository:
+  description: Where apt takes nginx from now, or would; nothing where that is the distribution's repository.
+  returned: it was another one
+  type: str
 packages:
   description: The packages that were installed, or would be.
   returned: some were missing

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ansible.module_utils.common.yaml import yaml_load
 
-from ansible_collections.portico.web.plugins.plugin_utils import named, sites, streams
+from ansible_collections.portico.web.plugins.plugin_utils import named, repositories, sites, streams
 from ansible_collections.portico.web.plugins.plugin_utils.controller import ReadText
 from ansible_collections.portico.web.plugins.plugin_utils.entries import Entry, PorticoError, distance
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
@@ -105,6 +105,7 @@ def check(variables: Mapping[str, t.Any], resolve: Callable[[str], str], read_te
     settings = {name.removeprefix("nginx_"): variables[name] for name in variables_of_ours() if name.startswith("nginx_") and name in variables}
     sites.check_settings(settings)
     sites.check_together(settings)
+    repositories.asked(repositories.normalise(settings.get("repository")), read_text)
     of_certbot = {name: variables[name] for name in variables_of_ours() if name.startswith("certbot_") and name in variables}
     if of_certbot:
         # Here, because Ansible compiles at every run what of a collection is imported, and sites alone need none of it.

@@ -40,7 +40,7 @@ _REPEATED = {"include", "add_header", "set_real_ip_from"}
 """Directives that others may say as well as we: nginx does what all of them say."""
 _HTTP_LEVEL = ("nginx.conf", "tls.conf", "visitors.conf", "logs.conf")
 
-SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "proxy_protocol", "tls_profile", "http3", "sandbox", "resolvers", "modules", "access_log", "extra_config")
+SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "proxy_protocol", "tls_profile", "http3", "sandbox", "resolvers", "repository", "modules", "access_log", "extra_config")
 """The options of nginx_publish that there is one of for a whole host."""
 
 
@@ -67,6 +67,9 @@ class Host:
     modules: frozenset[str] = frozenset()
     taken_listens: tuple[str, ...] = ()
     taken_directives: tuple[str, ...] = ()
+    is_vendors: bool = False
+    """Whether the package is that of nginx's vendor, whose modules nobody loads but who uses them: C(loads) has their files."""
+    loads: tuple[str, ...] = ()
 
     def sockets(self, port: int, proxy_protocol: bool) -> list[Socket]:
         """Return where nginx listens at a port.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.portico.web.plugins.module_utils.lexer import statements
-from ansible_collections.portico.web.plugins.plugin_utils import agents, entries, formats, guards, headers, locations, modules, moves, pages, proxies, urls, variables
+from ansible_collections.portico.web.plugins.plugin_utils import agents, entries, formats, guards, headers, locations, modules, moves, pages, proxies, repositories, urls, variables
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, Entry, PorticoError, problem, shown
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
@@ -231,12 +231,13 @@ def server_name(value: str) -> str:
     return ("*." if value.startswith("*.") else "") + formats.host_name(value.removeprefix("*."))
 
 
-_SETTINGS: Mapping[str, Callable[[object], None]] = {
+_SETTINGS: Mapping[str, Callable[[object], object]] = {
     "http_port": _port,
     "https_port": _port,
     "trusted_proxies": proxies.check,
     "trusted_header": _header,
     "resolvers": _resolvers,
+    "repository": repositories.normalise,
     "modules": modules.check,
     "extra_config": _own_text,
     "scope": _scope,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.portico.web.plugins.plugin_utils import access, named
+from ansible_collections.portico.web.plugins.plugin_utils import access, named, repositories
 from ansible_collections.portico.web.plugins.plugin_utils.apps import normalise_apps
 from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
 from ansible_collections.portico.web.plugins.plugin_utils.streams import normalise_streams
@@ -37,6 +37,11 @@ def test_the_sites_and_upstreams_that_are_shown_are_right():
     sites = normalise_sites([site for block in shown for site in block.get("nginx_sites", [])], apps, named=known)
     assert len(known["upstreams"]) == 4 and len(known["access"]) == 5 + len(access.BUILT_IN) and len(sites) == 12
     assert len(normalise_streams([stream for block in shown for stream in block.get("nginx_streams", [])], sites, known)) == 3
+
+
+def test_the_repositories_that_are_shown_are_right():
+    shown = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(nginx_repository:.*?)```", PAGES["sites.md"], re.DOTALL)]
+    assert [bool(repositories.normalise(block["nginx_repository"])) for block in shown] == [True, True]
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yml")), ids=lambda path: path.stem)

@@ -137,6 +137,16 @@ MISTAKES = {
         'certbot_dns, key "credentials": has a value that is not a text of one line.',
     ),
     "an account": ({"certbot_account": "hunter2"}, "certbot_account: is not what portico.web.certbot_account has exported."),
+    "a repository": ({"nginx_repository": {"channel": "stabel"}}, 'nginx_repository, key "channel": "stabel" is not one of its choices. Did you mean "stable"?'),
+    "a key of a repository that is not there": (
+        {"nginx_repository": {"url": "https://mirror.example.com/nginx", "key": "nginx.asc"}},
+        'nginx_repository, key "key": "nginx.asc" cannot be read on the controller: No such file or directory. Give the key in ASCII armour',
+    ),
+    "a private key of a repository": (
+        {"nginx_repository": {"url": "https://mirror.example.com/nginx", "key": "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nhunter2\n-----END PGP PRIVATE KEY BLOCK-----\n"}},
+        'nginx_repository, key "key": has a private key in it',
+    ),
+    "a password of a repository": ({"nginx_repository": {"url": "https://ann:hunter2@mirror.example.com/nginx"}}, 'nginx_repository, key "url": has a name or a password in it'),
     "a server of ACME": ({"certbot_server": "http://ca.example.com/dir"}, "certbot_server"),
 }
 

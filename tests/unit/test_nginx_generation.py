@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import pwd
+from types import SimpleNamespace
+
 import pytest
 
 from ansible_collections.portico.web.plugins.module_utils import store
@@ -67,3 +72,42 @@ def test_nobody_goes_back_to_a_stream_that_another_scope_has_now(monkeypatch):
     monkeypatch.setattr(store, "manifest", {1: then, 2: live}.__getitem__)
     with pytest.raises(nginx_generation.GenerationError, match='The stream "db" of generation 1 has the name or the port that "db" of the scope "b" has now'):
         nginx_generation._restored_manifest(None, {"manifest": live, "generation": 2}, "a", None)
+
+
+@pytest.fixture
+def nginx(tmp_path):
+    """nginx on a host on which workers have been nobody's so far."""
+    nginx = nginx_generation.Nginx(SimpleNamespace(get_bin_path=lambda *_args, **_options: None))
+    nginx.temporary = str(tmp_path)
+    return nginx
+
+
+def test_a_test_of_a_configuration_gives_no_folder_to_another_user(nginx, tmp_path):
+    """nginx gives its temporary folders to the user that a configuration names, also when it only tests that."""
+    real, main = tmp_path / "real.conf", tmp_path / "nginx.conf"
+    real.write_text("# user x;\n\nuser www-data;\nhttp { }\n")
+    main.symlink_to(real)
+    nginx._keep_worker(str(main))
+    owner = pwd.getpwuid(os.getuid()).pw_name
+    assert main.read_text() == f"# user x;\n\nuser {owner};\nhttp {{ }}\n"
+    assert real.read_text().splitlines()[2] == "user www-data;"
+
+
+def test_where_nobody_has_them_it_is_tested_as_it_is(nginx, tmp_path):
+    main = tmp_path / "nginx.conf"
+    main.write_text("user www-data;\n")
+    nginx.temporary = str(tmp_path / "gone")
+    nginx._keep_worker(str(main))
+    assert main.read_text() == "user www-data;\n"
+
+
+@pytest.mark.parametrize("package", ["nginx", "nginx-common"])
+def test_a_file_is_the_packages_own_whichever_package_it_is(monkeypatch, tmp_path, package):
+    site = tmp_path / "default.conf"
+    site.write_text("server { }\n")
+    told = {"nginx-common": "\n", "nginx": "\n", package: f"\n {site} {hashlib.md5(site.read_bytes()).hexdigest()}\n"}
+    module = SimpleNamespace(get_bin_path=lambda name, **_options: name, run_command=lambda argv: (0, "".join(told[each] for each in argv[3:]), ""))
+    nginx = nginx_generation.Nginx(module)
+    assert nginx._is_pristine(str(site))
+    site.write_text("server { listen 81; }\n")
+    assert not nginx._is_pristine(str(site))

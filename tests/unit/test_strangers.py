@@ -60,3 +60,9 @@ def test_a_stream_block_of_somebody_else_is_found(etc):
     assert strangers.read(str(etc), None)["streams"] is None
     (etc / "modules-enabled/60-database.conf").write_text("stream {\n    server { listen 5432; proxy_pass 10.0.0.5:5432; }\n}\n")
     assert strangers.read(str(etc), None)["streams"] == "modules-enabled/60-database.conf"
+
+
+def test_of_an_edited_nginx_conf_of_the_vendor_nothing_is_lost_that_ours_says_too(etc):
+    (etc / "nginx.conf").write_text("user nginx;\nhttp {\n  log_format main '$status';\n  log_format own '$status';\n  keepalive_timeout 20;\n  upstream b { }\n}\n")
+    assert strangers.read(str(etc), None, is_vendors=True)["main"] == ["log_format own (line 4)", "upstream b (line 6)"]
+    assert "log_format main (line 3)" in strangers.read(str(etc), None)["main"]

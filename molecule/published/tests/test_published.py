@@ -249,7 +249,7 @@ def test_a_sandboxed_nginx_writes_where_its_configuration_says(folders, host, pu
     # Whoever edits files by hand is told by nginx, and let by the next play.
     host.check_output("echo 'server { listen 80; server_name theirs.example.test; access_log /srv/theirs/access.log; return 301 https://theirs.example.test; }' >/etc/nginx/conf.d/theirs.conf && nginx -t")
     publish(logging)
-    host.check_output("systemctl reload nginx")
+    host.check_output("systemctl reload nginx && timeout 20 sh -c 'until curl --silent --header \"Host: theirs.example.test\" localhost; do sleep 0.1; done'")
     assert leads("theirs") == "theirs" and logged(host, "/srv/theirs/access.log")
     assert host.check_output("cat /run/nginx.pid") == started and not may_write(host, "/srv/other")
     host.check_output("systemctl restart nginx")
