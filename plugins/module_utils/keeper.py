@@ -22,7 +22,7 @@ import typing as t
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ansible_collections.portico.web.plugins.module_utils import certbot, commands, files, layout, lineage, register, serving, store
+from ansible_collections.portico.web.plugins.module_utils import certbot, commands, files, layout, lineage, register, serving, stapling, store
 
 LOCK = "/run/lock/portico-certificates.lock"
 METRICS = "/var/lib/prometheus/node-exporter/portico-certificates.prom"
@@ -184,6 +184,21 @@ def _patience(certificate: lineage.Certificate) -> float:
     return 1 / 4 if certificate.lifetime < lineage.SHORT_LIVED else 3 / 4
 
 
+def staple(problems: list[str]) -> bool:
+    """Have nginx staple to what it is led to, where that wants it since its renewal, and return whether something was another way.
+
+    :param problems: what went wrong is added, a line for each certificate.
+    """
+    found = False
+    for name in register.certificates():
+        target = files.target(layout.certificate_link(name))
+        try:
+            found |= target is not None and stapling.settle(os.path.normpath(f"{layout.CERTIFICATES}/{target}"))
+        except OSError as error:
+            problems.append(f"{name}: {error}")
+    return found
+
+
 def compare(parts: Iterable[Part], port: int) -> None:
     """Ask nginx for every name of every certificate, and have each part say what differs from the disk."""
     for part in parts:
@@ -280,9 +295,10 @@ def reconcile(renewal: Sequence[str] | None = None) -> int:
     with serving.Lock(HOLDER, SECONDS_FOR_ANOTHER_KEEPER, LOCK, "keeps this host's certificates"):
         now, state, port = time.time(), _state(), _port()
         parts, others = look(now), []
+        is_told_more = staple(others)
         compare(parts, port)
         different = [part for part in parts if part.differs]
-        if different and not _is_down(different):
+        if (different and not _is_down(different)) or (is_told_more and serving.is_active()):
             why = serving.reload(HOLDER)
             if why is None:
                 compare(different, port)

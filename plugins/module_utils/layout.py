@@ -32,6 +32,9 @@ NGINX_SCOPE = "main"
 CERTIFICATE_FILE = "fullchain.pem"
 KEY_FILE = "privkey.pem"
 TRANSPORT_FILE = "transport.conf"
+STAPLING_FILE = "stapling.conf"
+"""There where the certificate names an OCSP responder. A site that says these things itself reads the other file alone."""
+STAPLING_CAS_FILE = "stapling.pem"
 
 CERTBOT = STATE + "/certbot"
 OWN = STATE + "/own"
@@ -70,6 +73,16 @@ set $portico_hsts "";
 SECOND_CERTIFICATE = """\
 ssl_certificate {folder}/fullchain.pem;
 ssl_certificate_key {folder}/privkey.pem;
+"""
+
+STAPLING = """\
+ssl_stapling on;
+ssl_stapling_verify on;
+"""
+
+# What stands after that where the host knows the CA, for the responses that somebody signs in its name.
+STAPLING_CAS = """\
+ssl_trusted_certificate {path};
 """
 
 # A server block of its own on a socket of its own: no visitor meets it, and no other port is in its way.

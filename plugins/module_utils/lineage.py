@@ -17,7 +17,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ansible_collections.portico.web.plugins.module_utils import commands, files, layout
+from ansible_collections.portico.web.plugins.module_utils import commands, der, files, layout
 
 LETSENCRYPT = "/etc/letsencrypt"
 LIVE = LETSENCRYPT + "/live"
@@ -139,31 +139,23 @@ def read_certificate(path: str, run: Run = commands.run, openssl: str = "openssl
 
 def kind_of_key(public_key: str) -> tuple[str, int]:
     """Return the type and the size in bits of a public key in PEM (RFC 5280, section 4.1.2.7)."""
-    der = base64.b64decode("".join(line for line in public_key.splitlines() if not line.startswith("-----")))
-    if _ECDSA in der:
-        return "ecdsa", next((size for curve, size in _CURVES.items() if curve in der), 0)
-    if _RSA in der:
-        return "rsa", _bits_of_modulus(der)
+    content = base64.b64decode("".join(line for line in public_key.splitlines() if not line.startswith("-----")))
+    if _ECDSA in content:
+        return "ecdsa", next((size for curve, size in _CURVES.items() if curve in content), 0)
+    if _RSA in content:
+        return "rsa", _bits_of_modulus(content)
     return "", 0
 
 
-def _bits_of_modulus(der: bytes) -> int:
+def _bits_of_modulus(public_key: bytes) -> int:
     """Return the size of the integer that an RSA public key begins with."""
     # SEQUENCE { SEQUENCE { algorithm }, BIT STRING { SEQUENCE { INTEGER modulus, INTEGER exponent } } }
-    at = der.index(_RSA) + len(_RSA) + 2
+    at = public_key.index(_RSA) + len(_RSA) + 2
     for _header in ("BIT STRING", "SEQUENCE"):
-        _length, at = _length_at(der, at + 1)
-        at += der[at] == 0  # the bits that a BIT STRING leaves unused
-    length, at = _length_at(der, at + 1)
-    return int.from_bytes(der[at : at + length], "big").bit_length()
-
-
-def _length_at(der: bytes, at: int) -> tuple[int, int]:
-    """Return the length that stands at a place, and where what is that long begins (X.690, section 8.1.3)."""
-    if der[at] < 0x80:
-        return der[at], at + 1
-    count = der[at] & 0x7F
-    return int.from_bytes(der[at + 1 : at + 1 + count], "big"), at + 1 + count
+        _length, at = der.length_at(public_key, at + 1)
+        at += public_key[at] == 0  # the bits that a BIT STRING leaves unused
+    length, at = der.length_at(public_key, at + 1)
+    return int.from_bytes(public_key[at : at + length], "big").bit_length()
 
 
 def _seconds(words: str) -> int:

@@ -13,6 +13,7 @@ description:
   - The half of M(portico.web.certbot_certificate) that runs on the host.
   - It reads the lineages with openssl, keeps the files and the timers that renewal needs, obtains what is missing or
     different, points the symlinks through which nginx reads certificates at the lineages, and reloads nginx.
+  - Beside a certificate it writes what a server block may do with it, to staple OCSP responses, for one, where the certificate names a responder.
 options:
   certificates:
     description: The certificates that the scope should have, each with C(name), C(domains), C(issuer), C(trusted) and C(orders).
@@ -152,7 +153,7 @@ from dataclasses import dataclass, field
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.portico.web.plugins.module_utils import certbot, commands, files, layout, lineage, own_certificates, packages, preflight, register, serving, store, units
+from ansible_collections.portico.web.plugins.module_utils import certbot, commands, files, layout, lineage, own_certificates, packages, preflight, register, serving, stapling, store, units
 from ansible_collections.portico.web.plugins.module_utils.generation import certificates_of
 
 OLD_DROP_IN = "/etc/systemd/system/certbot.service.d/portico.conf"
@@ -462,7 +463,7 @@ class Host:
 
     def _is_linked(self, entry: Entry) -> bool:
         links = [(layout.certificate_link(entry["name"]), _link_target(entry)), *self._links(entry)]
-        return all(files.target(link) == target for link, target in links) and not self._transport(entry).differs()
+        return all(files.target(link) == target for link, target in links) and not any(file.differs() for file in self._promises(entry))
 
     def _second(self, entry: Entry) -> bool:
         """Return whether nginx is to serve a pair's second certificate: one that is right, or that it serves and may go on to."""
@@ -475,16 +476,20 @@ class Host:
 
     def _links(self, entry: Entry) -> list[tuple[str, str]]:
         """Return the links that make a certificate's folder, each with its target."""
-        sources = [(_folder(entry), f"{lineage.LIVE if entry['orders'] else layout.OWN}/{entry['name']}")]
+        sources = [(_folder(entry), _source(entry))]
         if self._second(entry):
             sources.append((f"{_folder(entry)}/rsa", f"{lineage.LIVE}/{entry['orders'][1]['name']}"))
         return [(f"{folder}/{file}", f"{source}/{file}") for folder, source in sources for file in (layout.CERTIFICATE_FILE, layout.KEY_FILE)]
 
-    def _transport(self, entry: Entry) -> File:
+    def _promises(self, entry: Entry) -> list[File]:
+        """Return the files beside a certificate that say what a server block does with it, in the order in which they are written."""
+        folder = _folder(entry)
         text = layout.TRANSPORT_TRUSTED if entry["trusted"] else layout.TRANSPORT_UNTRUSTED
+        certificates = [f"{_source(entry)}/{layout.CERTIFICATE_FILE}"]
         if self._second(entry):
-            text += layout.SECOND_CERTIFICATE.format(folder=f"{_folder(entry)}/rsa")
-        return File(f"{_folder(entry)}/{layout.TRANSPORT_FILE}", text.encode())
+            text += layout.SECOND_CERTIFICATE.format(folder=f"{folder}/rsa")
+            certificates.append(f"{lineage.LIVE}/{entry['orders'][1]['name']}/{layout.CERTIFICATE_FILE}")
+        return [File(f"{folder}/{layout.TRANSPORT_FILE}", text.encode()), *(File(path, content) for path, content in stapling.wanted(folder, certificates).items())]
 
     # ---- what goes
 
@@ -743,13 +748,14 @@ class Host:
 
     def _link(self, entry: Entry) -> list[t.Callable[[], None]]:
         """Lead nginx to a certificate, and return the steps that put back what was there."""
-        transport, link = self._transport(entry), layout.certificate_link(entry["name"])
-        undo = [_restored(link), File(transport.path, transport.before()).write]
+        promises, link = self._promises(entry), layout.certificate_link(entry["name"])
+        undo = [_restored(link), *(File(file.path, file.before()).write for file in promises)]
         for each, target in self._links(entry):
             os.makedirs(os.path.dirname(each), mode=0o755, exist_ok=True)
             undo.append(_restored(each))
             _point(each, target)
-        transport.write()
+        for file in promises:
+            file.write()
         # Everything behind the link is complete now: nginx, whenever it looks, finds one or the other.
         _point(link, _link_target(entry))
         return undo
@@ -826,6 +832,11 @@ def _folder(entry: Entry) -> str:
     Those of a CA and those of one's own have a folder each: nginx is led from one to the other in one step.
     """
     return f"{layout.LINEAGES}/{entry['name']}" + ("" if entry["orders"] else "/own")
+
+
+def _source(entry: Entry) -> str:
+    """Return the folder in which a certificate's files are, of a pair those of the first."""
+    return f"{lineage.LIVE if entry['orders'] else layout.OWN}/{entry['name']}"
 
 
 @contextlib.contextmanager

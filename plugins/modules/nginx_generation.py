@@ -321,6 +321,8 @@ ExecStartPre=/bin/rm -f {layout.NGINX_SOCKET}
 # nginx itself may not write there.
 ExecStartPre=+/bin/sh -c 'test -e {MAIN} || cp {PACKAGED} {MAIN}'
 ExecStartPre=/usr/sbin/nginx -t -q -g 'daemon on; master_process on;'
+# nginx looks names up when it starts. While the DNS is silent it waits ten seconds for each, and is not to be ended for that.
+TimeoutStartSec=15min
 Restart=on-failure
 """,
     "/etc/tmpfiles.d/portico-nginx.conf": f"""\

@@ -843,7 +843,8 @@ options:
     default: true
   resolvers:
     description:
-      - The servers that nginx asks for the names of backends with C(resolve), by their addresses, such as V(192.0.2.53) or V(127.0.0.1:5353).
+      - The servers that nginx asks for the names of backends with C(resolve), and of OCSP responders that certificates name, by their
+        addresses, such as V(192.0.2.53) or V(127.0.0.1:5353).
       - If not given, those of the host's C(/etc/resolv.conf). nginx takes names as they are written, without the domains that are searched.
     type: list
     elements: str

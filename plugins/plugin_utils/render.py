@@ -40,6 +40,13 @@ _REPEATED = {"include", "add_header", "set_real_ip_from"}
 """Directives that others may say as well as we: nginx does what all of them say."""
 _HTTP_LEVEL = ("nginx.conf", "tls.conf", "visitors.conf", "logs.conf")
 
+_LEFT_TO_INCLUDED = {"resolver", "resolver_timeout"}
+"""Directives that nginx goes on without, and that a file may say which somebody includes at the http level."""
+
+_STAPLING = re.compile(r"^\s*include portico/certificates/\S+/stapling\*\.conf;\n", re.MULTILINE)
+_STAPLING_ONCE = {"ssl_stapling", "ssl_stapling_verify", "ssl_trusted_certificate"}
+"""What a server block may say once, and what lies beside a certificate says."""
+
 SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "proxy_protocol", "tls_profile", "http3", "sandbox", "resolvers", "repository", "modules", "access_log", "extra_config")
 """The options of nginx_publish that there is one of for a whole host."""
 
@@ -123,9 +130,11 @@ def base(settings: Mapping[str, t.Any], host: Host, has_streams: bool = False) -
     texts = {name: _environment().get_template(f"{name}.j2").render(common) for name in (*_FILES, *(["streams.conf"] if has_streams else []))}
     page = _environment().get_template("page.html.j2")
     texts.update({f"pages/{name}.html": page.render(page=each) for name, each in pages.standard().items()})
-    own = {words[0] for depth, words, _line in statements(common["extra_config"]) if depth == 0}
+    taken = {words[0] for depth, words, _line in statements(common["extra_config"]) if depth == 0}.union(host.taken_directives)
+    if "include" in taken:
+        taken |= _LEFT_TO_INCLUDED
     for name in _HTTP_LEVEL:
-        texts[name] = _without(texts[name], own.union(host.taken_directives) - _REPEATED)
+        texts[name] = _without(texts[name], taken - _REPEATED)
     return texts
 
 
@@ -189,10 +198,21 @@ def site_files(
         values = {**common, "site": site, "upstreams": _upstreams(site, sockets), "leads": leads, "unwelcome": agents.variable(scope, site) if site["refuse_agents"] else None}
         if site["template"] is None:
             text = template.render(values)
+            says_it = _says_stapling(site["extra_config"] or "", 0)
         else:
             text = own_templates.render(site, resolve(site["template"]), _environment(), values, variables or {})
-        files[f"sites/{site['name']}.conf"] = text
+            says_it = _says_stapling(text, 1)
+        files[f"sites/{site['name']}.conf"] = _STAPLING.sub("", text) if says_it else text
     return files
+
+
+def _says_stapling(text: str, depth: int) -> bool:
+    """Return whether a text of somebody's own says what a server block does with OCSP responses, or may do so in a file that it includes.
+
+    :param depth: of the server block's own directives.
+    """
+    said = [words for at, words, _line in statements(text) if at == depth]
+    return any(words[0] in _STAPLING_ONCE or (words[0] == "include" and not words[-1].startswith("portico/")) for words in said)
 
 
 def stream_files(streams_of_scope: Sequence[Mapping[str, t.Any]], host: Host, settings: Mapping[str, t.Any] | None = None) -> dict[str, str]:

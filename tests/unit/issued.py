@@ -17,7 +17,7 @@ DAY = timedelta(days=1)
 class Issued:
     """A certificate made for a test, with its key."""
 
-    def __init__(self, name, signer=None, names=(), key=None, days=90, start=NOW - DAY, algorithm=None, ca=False, uses=(ExtendedKeyUsageOID.SERVER_AUTH,), fetch=False):
+    def __init__(self, name, signer=None, names=(), key=None, days=90, start=NOW - DAY, algorithm=None, ca=False, uses=(ExtendedKeyUsageOID.SERVER_AUTH,), fetch=False, responder=None):
         self.key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = x509.CertificateBuilder(subject_name=subject, issuer_name=signer.certificate.subject if signer else subject)
@@ -27,9 +27,10 @@ class Issued:
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(each) for each in names]), critical=False)
         if uses and not ca:
             builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-        if fetch:
-            address = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier("http://ca.test/i.der"))
-            builder = builder.add_extension(x509.AuthorityInformationAccess([address]), critical=False)
+        places = [*([(AuthorityInformationAccessOID.CA_ISSUERS, "http://ca.test/i.der")] if fetch else []), *([(AuthorityInformationAccessOID.OCSP, responder)] if responder else [])]
+        if places:
+            described = [x509.AccessDescription(method, x509.UniformResourceIdentifier(place)) for method, place in places]
+            builder = builder.add_extension(x509.AuthorityInformationAccess(described), critical=False)
         signing = signer.key if signer else self.key
         edwards = isinstance(signing, ed25519.Ed25519PrivateKey)
         self.certificate = builder.sign(signing, None if edwards else algorithm or hashes.SHA256())

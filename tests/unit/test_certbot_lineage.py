@@ -7,9 +7,12 @@ import json
 import os
 import stat
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from issued import Issued
 
 from ansible_collections.portico.web.plugins.module_utils import certbot, commands, layout, lineage, own_certificates, preflight, register, serving, store, units
 from ansible_collections.portico.web.plugins.modules import certbot_lineage
@@ -302,6 +305,77 @@ def test_a_certificate_that_is_brought_is_served_and_replaced(world):
         assert (outcome.linked, outcome.failures) == (["shop"], []), number
         assert Path(layout.certificate_link("shop"), "fullchain.pem").read_text() == content["fullchain"]
     assert stat.S_IMODE(os.stat(f"{layout.certificate_link('shop')}/privkey.pem").st_mode) == 0o600
+
+
+# ---- stapling
+
+
+@pytest.fixture
+def issuer(world, monkeypatch):
+    """A CA that this host trusts."""
+    found = Issued("Issuer", ca=True)
+    monkeypatch.setattr(layout, "TRUSTED_CAS", str(world.root / "cas.pem"))
+    Path(layout.TRUSTED_CAS).write_text(found.pem)
+    return found
+
+
+def brought(issuer, **keys):
+    """Return the parameters of a run with a certificate that somebody brings."""
+    made = Issued("shop", issuer, NAMES, **keys)
+    return {"contents": {"shop": {"fullchain": made.pem, "key": made.key_pem}}}
+
+
+def stapling_files():
+    return sorted(path.name for path in Path(layout.certificate_link("shop")).glob("stapling*"))
+
+
+MINE = entry(issuer="own", orders=[])
+
+
+def test_what_names_a_responder_is_stapled_to_and_what_replaces_it_is_not(world, issuer):
+    with_one, without = brought(issuer, responder="http://ocsp.ca.test"), brought(issuer)
+    world.run(MINE, **with_one)
+    assert stapling_files() == ["stapling.conf", "stapling.pem"]
+    plan, outcome = world.run(MINE, **with_one)
+    assert not plan.changes(["shop"]) and not outcome.changed and not any(each.startswith("openssl") for each in world.ran)
+    world.run(MINE, **without)
+    assert stapling_files() == []
+    assert not world.run(MINE, **without)[0].changes(["shop"])
+
+
+def test_a_host_from_before_there_was_stapling_gets_it_in_one_run(world, issuer):
+    mine = brought(issuer, responder="http://ocsp.ca.test")
+    world.run(MINE, **mine)
+    folder = Path(layout.certificate_link("shop"))
+    for name in stapling_files():
+        (folder / name).unlink()
+    checked = certbot_lineage.Host(parameters(MINE, **mine)).plan()
+    assert checked.changes([]) and [each["name"] for each in checked.to_link] == ["shop"] and stapling_files() == []
+    world.told = 0
+    _plan, outcome = world.run(MINE, **mine)
+    assert (outcome.linked, world.told, stapling_files()) == (["shop"], 1, ["stapling.conf", "stapling.pem"])
+    assert not world.run(MINE, **mine)[0].changes([])
+
+
+def test_stapling_that_nginx_refuses_is_taken_back(world, issuer):
+    world.run(MINE, **brought(issuer))
+    world.reloads = ["[emerg] no"]
+    _plan, outcome = world.run(MINE, **brought(issuer, responder="http://ocsp.ca.test"))
+    assert len(outcome.failures) == 1 and stapling_files() == []
+
+
+def test_a_lineage_is_stapled_to_as_a_pair_where_both_have_a_responder(world, issuer):
+    pair = a_pair()
+    world.make_lineage()
+    world.make_lineage("shop-rsa", kind=("rsa:2048",))
+    world.run(pair)
+    assert stapling_files() == []
+    for number, name in enumerate(("shop", "shop-rsa")):
+        made = Issued(name, issuer, NAMES, key=rsa.generate_private_key(65537, 2048) if number else None, start=datetime.now(timezone.utc), responder="http://ocsp.ca.test")
+        Path(lineage.LIVE, name, "fullchain.pem").write_text(made.pem)
+        Path(lineage.LIVE, name, "privkey.pem").write_text(made.key_pem)
+        _plan, outcome = world.run(pair)
+        assert (stapling_files() == ["stapling.conf", "stapling.pem"]) is bool(number), outcome.failures
 
 
 # ---- what renewal needs

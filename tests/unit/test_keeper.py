@@ -6,12 +6,14 @@ import json
 import os
 import sys
 import time
+from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
+from issued import Issued
 from stand_in import RSA_KEY, StandIn, issue
 
-from ansible_collections.portico.web.plugins.module_utils import commands, files, keeper, layout, lineage, own_certificates, register, serving, store
+from ansible_collections.portico.web.plugins.module_utils import commands, files, keeper, layout, lineage, own_certificates, register, serving, stapling, store
 
 DAY = 86400
 
@@ -132,6 +134,47 @@ def test_what_is_served_as_it_lies_there_is_left_alone(host, run):
     host.add("intra", issuer="own")
     done = run("reconcile")
     assert (done.code, done.lines, host.reloads) == (0, [], 0)
+
+
+def put(host, certificate):
+    """Have certbot put a renewed certificate in the place of the shop's."""
+    for path, text in (("fullchain.pem", certificate.pem), ("privkey.pem", certificate.key_pem)):
+        (host.root / "live/shop" / path).write_text(text)
+
+
+def test_a_renewed_certificate_is_stapled_to_if_it_names_a_responder_and_else_no_more(host, run, monkeypatch):
+    host.add("shop")
+    issuer, now = Issued("Issuer", ca=True), datetime.now(timezone.utc)
+    monkeypatch.setattr(layout, "TRUSTED_CAS", str(host.root / "cas.pem"))
+    (host.root / "cas.pem").write_text(issuer.pem)
+    for number, (responder, names) in enumerate([("http://ocsp.ca.test", {"stapling.conf", "stapling.pem"}), (None, set())], 1):
+        put(host, Issued("shop", issuer, ["shop.test"], start=now, responder=responder))
+        for _time in range(2):
+            assert (run("reconcile").code, host.reloads) == (0, number)
+            assert {path.name for path in (host.root / "lineages/shop").glob("stapling*")} == names
+
+
+def test_a_host_from_before_there_was_stapling_reloads_for_it_alone(host, run, monkeypatch):
+    host.add("shop")
+    issuer = Issued("Issuer", ca=True)
+    monkeypatch.setattr(layout, "TRUSTED_CAS", str(host.root / "cas.pem"))
+    (host.root / "cas.pem").write_text(issuer.pem)
+    put(host, Issued("shop", issuer, ["shop.test"], start=datetime.now(timezone.utc), responder="http://ocsp.ca.test"))
+    host.read()
+    assert (run("reconcile").code, host.reloads) == (0, 1)
+    assert (run("reconcile").code, host.reloads) == (0, 1)
+
+
+def test_stapling_that_cannot_be_written_keeps_no_certificate_from_being_served(host, run, monkeypatch):
+    host.add("shop")
+
+    def full(_folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stapling, "settle", full)
+    host.renewed("shop")
+    done = run("reconcile")
+    assert (done.code, done.lines, host.reloads) == (1, ["shop: [Errno 28] No space left on device"], 1)
 
 
 @pytest.mark.parametrize("name", ["shop", "shop-rsa", "intra"])

@@ -34,6 +34,12 @@ def test_it_includes_ours_and_what_lies_beside_it(made, tmp_path):
     assert block["server_name"] == ["shop.example.com"] and block["set"] == ["$a", "a b"] and block["include"] == ["portico/listens-tls.conf"]
 
 
+@pytest.mark.parametrize(("theirs", "is_stapled"), [("", True), ("ssl_stapling on;", False), ("include snippets/tls.conf;", False)])
+def test_what_it_says_of_stapling_itself_is_not_said_twice(made, theirs, is_stapled):
+    text = made('include more.conf;\nserver {\n{% include "certificate.conf.j2" %}\n' + theirs + "\n}\n")
+    assert ("/stapling*.conf;" in text) is is_stapled and "/transport.conf;" in text
+
+
 @pytest.mark.parametrize(
     ("expression", "text"),
     [

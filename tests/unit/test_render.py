@@ -298,6 +298,48 @@ def test_what_others_have_said_once_is_left_to_them():
     assert not {"include", "add_header", "server", "map"} & render.once_at_http_level()
 
 
+def test_a_site_reads_what_lies_beside_its_certificate(tmp_path):
+    for server in parsed(published()["sites/shop.conf"], tmp_path):
+        if server["directive"] == "server":
+            included = [path for (path,) in directives(server["block"], "include") if "certificates" in path]
+            assert included == ["portico/certificates/shop/transport.conf", "portico/certificates/shop/stapling*.conf"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "is_stapled"),
+    [
+        ("ssl_stapling off;", False),
+        ("ssl_stapling_verify on;", False),
+        ("ssl_trusted_certificate /etc/ssl/ca.pem;", False),
+        ("include snippets/tls.conf;", False),
+        ("client_max_body_size 1m;", True),
+        ("include portico/headers.conf;", True),
+        ("location /a/ {\ninclude fastcgi_params;\nproxy_ssl_trusted_certificate /etc/ssl/ca.pem;\n}", True),
+        ("# ssl_stapling on;", True),
+    ],
+)
+def test_what_a_site_says_of_stapling_itself_is_not_said_twice(extra, is_stapled):
+    (text,) = (text for path, text in published(sites=[{**SITES[0], "extra_config": extra}]).items() if path.startswith("sites/"))
+    assert text.count("/stapling*.conf;") == (2 if is_stapled else 0) and text.count("/transport.conf;") == 2
+
+
+def test_nginx_looks_responders_up_at_the_hosts_resolvers_or_at_those_it_is_given():
+    host = render.Host(nameservers=("192.0.2.53", "[2001:db8::53]"), ipv6=False)
+    assert "\nresolver 192.0.2.53 [2001:db8::53] ipv6=off;\nresolver_timeout 5s;\n" in render.base({}, host)["tls.conf"]
+    assert "\nresolver 127.0.0.1:5353 ipv6=off;\n" in render.base({"resolvers": ["127.0.0.1:5353"]}, host)["tls.conf"]
+    assert "resolver" not in render.base({}, render.Host())["tls.conf"]
+
+
+@pytest.mark.parametrize("theirs", [("resolver",), ("resolver", "resolver_timeout"), ("include",)])
+@pytest.mark.parametrize("resolvers", [[], ["127.0.0.1"]])
+def test_a_resolver_of_somebodys_own_is_not_said_twice(theirs, resolvers):
+    """Nor where a file may say it that somebody includes."""
+    host = render.Host(nameservers=("192.0.2.53",), taken_directives=theirs)
+    assert "\nresolver " not in render.base({"resolvers": resolvers}, host)["tls.conf"]
+    extra = "".join(f"{name} 1;\n" for name in theirs)
+    assert "\nresolver " not in render.base({"resolvers": resolvers, "extra_config": extra}, render.Host(nameservers=("192.0.2.53",)))["tls.conf"]
+
+
 def test_a_name_that_no_site_has_gets_nothing_at_any_port(tmp_path):
     """Also where the handshake was about another name: which server answers is decided anew by Host."""
     default = parsed(render.base({"http3": True}, TRIXIE)["default.conf"], tmp_path)

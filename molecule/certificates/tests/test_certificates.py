@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 
 import pytest
@@ -18,11 +19,34 @@ ALARM = "/usr/local/sbin/tell-somebody"
 METRICS = "/var/lib/metrics/portico-certificates.prom"
 SITES = ("shop", "www.shop", "new.shop", "pair", "bound", "hand", "self", "mine", "short")
 
+# Somebody's CA, on the ACME server, with what it has signed.
+ISSUER = "/run/issuer"
+RESPONDER = "http://acme:8888"
+ISSUE = f"""
+mkdir {ISSUER}; cd {ISSUER}
+openssl req -x509 -newkey rsa:2048 -nodes -keyout root.key -out root.pem -days 60 -subj '/CN=Portico test root' 2>/dev/null
+sign() {{
+  name=$1 signer=$2; shift 2
+  openssl req -new -newkey rsa:2048 -nodes -keyout $name.key -out $name.csr -subj "/CN=Portico test $name" 2>/dev/null
+  printf '%s\\n' "$@" >$name.extensions
+  openssl x509 -req -in $name.csr -CA $signer.pem -CAkey $signer.key -CAcreateserial -days 60 -extfile $name.extensions -out $name.pem 2>/dev/null
+}}
+sign issuer root basicConstraints=critical,CA:TRUE
+sign responder issuer extendedKeyUsage=OCSPSigning
+sign visitor issuer extendedKeyUsage=clientAuth
+sign mine issuer subjectAltName=NAMES extendedKeyUsage=serverAuth basicConstraints=CA:FALSE 'authorityInfoAccess=OCSP;URI:{RESPONDER}'
+printf 'V\\t%s\\t\\t%s\\tunknown\\t/CN=mine\\n' $(date -u -d '+60 days' +%y%m%d%H%M%SZ) $(openssl x509 -in mine.pem -noout -serial | cut -d= -f2) >index
+cat visitor.pem issuer.pem >visitor.fullchain.pem
+cat mine.pem issuer.pem mine.key
+"""
+RESPOND = f"cd {ISSUER}; echo $$ >pid; exec openssl ocsp -port 8888 -index index -CA issuer.pem -rsigner responder.pem -rkey responder.key -nmin 60 >log 2>&1"
+
 # What of the first deployment stays the same in all of the story.
 COMMON = {
     "certbot_eab": {"kid": "kid-1", "hmac_key": EAB_KEY},
     "certbot_metrics": METRICS,
     "certbot_alarm_command": [ALARM],
+    "nginx_access": [{"name": "partners", "clients": {"ca": "/root/ca.pem"}}],
 }
 
 
@@ -46,7 +70,7 @@ def first(common, own_certificate):
             site("hand"),
             site("wild", server_names=["{{ inventory_hostname }}.dns.example.test", "*.{{ inventory_hostname }}.dns.example.test"]),
             site("self", issuer="self_signed"),
-            site("mine", issuer="own"),
+            site("mine", issuer="own", access="partners"),
         ],
         "certbot_overrides": [
             {"name": "pair", "key_types": ["ecdsa", "rsa"]},
@@ -58,19 +82,16 @@ def first(common, own_certificate):
 
 @pytest.fixture(scope="module")
 def own_certificate(acme, servers):
-    """A certificate that somebody else has issued, for the names of all servers: the ACME server's own CA."""
+    """A certificate that somebody else has issued, for the names of all servers. Its responder answers with a certificate of its own."""
     names = ",".join(f"DNS:{server.site('mine')}" for server in servers)
-    made = acme.run(
-        "sh",
-        "-ec",
-        "cd $(mktemp -d); openssl req -new -newkey rsa:2048 -nodes -keyout key -out request -subj /CN=mine 2>/dev/null;"
-        f"printf 'subjectAltName={names}\\nextendedKeyUsage=serverAuth\\nbasicConstraints=CA:FALSE\\n' >extensions;"
-        "openssl x509 -req -in request -CA /var/lib/acme/ca.pem -CAkey /var/lib/acme/ca.key -days 60 -extfile extensions -out certificate 2>/dev/null;"
-        "cat certificate key",
-    )
-    end = "-----END CERTIFICATE-----\n"
-    certificate, _end, key = made.partition(end)
-    return {"certificate": certificate + end, "key": key}
+    made = acme.run("sh", "-ec", ISSUE.replace("NAMES", names))
+    subprocess.run(["docker", "exec", "--detach", acme.container, "sh", "-ec", RESPOND], check=True)
+    acme.run("timeout", "10", "sh", "-c", f"cd {ISSUER}; until openssl ocsp -issuer issuer.pem -cert mine.pem -url {RESPONDER} -CAfile root.pem; do sleep 0.1; done")
+    # The root they know, as that of a public CA.
+    root = acme.run("cat", f"{ISSUER}/root.pem")
+    servers.at_once(lambda server: server.run(f"cat >/usr/local/share/ca-certificates/issuer.crt <<'END'\n{root}END\nupdate-ca-certificates"))
+    certificates, begin, key = made.partition("-----BEGIN PRIVATE KEY-----\n")
+    return {"certificate": certificates, "key": begin + key}
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +187,60 @@ def test_a_lineage_made_by_hand_is_adopted_and_not_issued_again(deployed, each, 
 def test_a_certificate_of_ones_own_and_a_self_signed_one_are_served(deployed, each, own_certificate):
     def judge(server):
         mine, made = server.served("mine"), server.served("self")
-        assert "Portico test directory CA" in mine.issuer
+        assert "Portico test issuer" in mine.issuer
         assert made.issuer == made.subject and made.names == {server.site("self")}
         key = "/var/lib/portico/own/mine/privkey.pem"
         assert server.run(f"stat --format '%a %U' {key}").split() == ["600", "root"]
+
+    each(judge)
+
+
+def stapled(server, label):
+    """Return the command that asks for the OCSP response that a visitor is handed with a certificate."""
+    return f"openssl s_client -connect 127.0.0.1:443 -servername {server.site(label)} -status </dev/null 2>/dev/null"
+
+
+NOT_STAPLED = "OCSP response: no response sent"
+
+
+def test_a_certificate_that_names_a_responder_is_stapled_to_and_no_other(deployed, each):
+    def judge(server):
+        # nginx asks the responder when somebody has asked nginx.
+        server.wait_until(f"{stapled(server, 'mine')} | grep 'Cert Status: good' >/dev/null")
+        for label in ("self", "shop", "pair"):
+            assert NOT_STAPLED in server.run(f"{stapled(server, label)} >/dev/null; {stapled(server, label)}")
+        # It would warn of a certificate without one at each start.
+        assert "stapl" not in server.run("nginx -t 2>&1")
+        assert server.run("grep -i ocsp /var/log/nginx/error.log || true") == ""
+
+    each(judge)
+
+
+def test_whom_nginx_believes_about_certificates_lets_nobody_in(deployed, each, acme):
+    """The site asks visitors for certificates of another CA."""
+
+    def ask(server, *flags):
+        name = server.site("mine")
+        return acme.run("curl", "--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_code}", "--resolve", f"{name}:443:{server.address}", f"https://{name}/", *flags)
+
+    def judge(server):
+        assert ask(server) == "403"
+        assert ask(server, "--cert", f"{ISSUER}/visitor.fullchain.pem", "--key", f"{ISSUER}/visitor.key") == "400"
+
+    each(judge)
+
+
+def test_a_responder_that_is_gone_keeps_nobody_out(deployed, each, acme):
+    acme.run("sh", "-c", f"kill $(cat {ISSUER}/pid)")
+
+    def judge(server):
+        server.run("systemctl reload nginx")
+        # Workers of before the reload have kept its answer.
+        server.wait_until(f"{stapled(server, 'mine')} | grep '{NOT_STAPLED}' >/dev/null")
+        assert "Portico test issuer" in server.served("mine").issuer
+        assert "stapl" not in server.run("nginx -t 2>&1")
+        # It looks the responder up when it starts. While the DNS is silent that takes ten seconds for each server block.
+        assert "TimeoutStartUSec=15min" in server.run("systemctl show nginx")
 
     each(judge)
 
