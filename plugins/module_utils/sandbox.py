@@ -16,7 +16,7 @@ import re
 import typing as t
 from collections.abc import Collection, Iterable, Sequence
 
-from ansible_collections.portico.web.plugins.module_utils import commands, files, layout
+from ansible_collections.portico.web.plugins.module_utils import commands, files, layout, serving
 
 DROP_IN = "/etc/systemd/system/nginx.service.d/portico-sandbox.conf"
 
@@ -219,7 +219,7 @@ def try_out(wanted: Sandbox, command: Sequence[str]) -> str | None:
 
     :param command: one that changes nothing.
     """
-    properties = [word for line in wanted.properties for word in ("--property", line)]
+    properties = [word for line in (f"LimitNOFILE={serving.OPEN_FILES}", *wanted.properties) for word in ("--property", line)]
     try:
         done = commands.run(["systemd-run", "--quiet", "--wait", "--pipe", "--collect", *properties, *command])
     except OSError as error:

@@ -324,6 +324,7 @@ ExecStartPre=/usr/sbin/nginx -t -q -g 'daemon on; master_process on;'
 # nginx looks names up when it starts. While the DNS is silent it waits ten seconds for each, and is not to be ended for that.
 TimeoutStartSec=15min
 Restart=on-failure
+LimitNOFILE={serving.OPEN_FILES}
 """,
     "/etc/tmpfiles.d/portico-nginx.conf": f"""\
 # Written by portico.web: where nginx tells root which configuration it runs.
@@ -498,6 +499,8 @@ class Nginx:
         # nginx opens the logs that a configuration names, and makes its folders, when it only tests it.
         self._keep_worker(f"{stage}/nginx.conf")
         newcomers = {path for text in tree.values() for path in re.findall(r"(?<![^\s\"'=])/[^\s;\"'{}]+", text) if not os.path.lexists(path)}
+        # It may have open what this process may, and that is what a login may.
+        serving.let_open_files(str(os.getpid()))
         try:
             rc, _out, err = self.module.run_command(command)
             why = sandbox.try_out(wanted, command) if rc == 0 and wanted and not sandbox.is_written(wanted) else None
@@ -786,6 +789,8 @@ class Nginx:
 
     def _reload(self, number: int | None) -> None:
         log, workers = files.LogFromNow(serving.ERROR_LOG), serving.accepting_workers()
+        # One that was started before its unit said so.
+        serving.let_open_files(serving.master())
         if self._systemctl("reload") != 0:
             raise GenerationError(f"nginx did not reload, and the configuration before is back: {self._last_words()}")
         self._prove(number, log, workers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.portico.web.plugins.module_utils import commands, sandbox
+from ansible_collections.portico.web.plugins.module_utils import commands, sandbox, serving
 
 PREFIX = "/usr/share/nginx"
 ALWAYS = ("/run", "/var/cache", "/var/lib/nginx", "/var/log/nginx")
@@ -111,5 +111,7 @@ def test_it_is_tried_with_each_of_its_properties(monkeypatch):
     wanted = sandbox.of([], PREFIX)
     assert sandbox.try_out(wanted, ["nginx", "-t"]) == "one two"
     assert asked[0][:2] == ["systemd-run", "--quiet"] and asked[0][-2:] == ["nginx", "-t"]
-    assert asked[0].count("--property") == len(wanted.properties) and all(f"{line}\n" in wanted.text for line in wanted.properties)
+    # And with as many open files as its unit has, which is no part of the sandbox.
+    assert f"LimitNOFILE={serving.OPEN_FILES}" in asked[0]
+    assert asked[0].count("--property") == len(wanted.properties) + 1 and all(f"{line}\n" in wanted.text for line in wanted.properties)
     assert set(wanted.properties) <= set(asked[0])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import socket
 import ssl
+import subprocess
 import threading
 
 import pytest
@@ -202,3 +204,34 @@ def test_who_waits_for_another_run_in_vain_says_so(held, monkeypatch):
     monkeypatch.setattr(serving.Lock.__init__, "__defaults__", (1, None, "changes this host's nginx"))
     assert "ann@desk" in (serving.reload("a test") or "")
     os.close(held)
+
+
+# ---- open files
+
+
+@pytest.fixture
+def process():
+    """A process that may have few files open, and the most that it may be let have."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        _soft, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (64, most))
+        yield process, most
+        process.kill()
+
+
+def test_a_process_may_have_as_many_files_open_as_nginx_needs(process):
+    process, most = process
+    serving.let_open_files(str(process.pid))
+    assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (min(most, serving.OPEN_FILES), most)
+
+
+def test_one_that_may_have_more_keeps_that(process, monkeypatch):
+    process, most = process
+    monkeypatch.setattr(serving, "OPEN_FILES", 32)
+    serving.let_open_files(str(process.pid))
+    assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (64, most)
+
+
+@pytest.mark.parametrize("nobody", ["", "99999999"])
+def test_where_nobody_is_nobody_is_let(nobody):
+    serving.let_open_files(nobody)

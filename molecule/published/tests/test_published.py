@@ -131,6 +131,34 @@ def test_a_run_ends_when_nobody_meets_the_generation_before(host, publish, leads
     assert leads("a") == "two"
 
 
+@pytest.fixture
+def many_logs(host):
+    """Text of a site with more logs than a process may have files open by itself (1024), as a thousand sites have with one each."""
+    logs = "/var/log/nginx/many-"
+    yield "".join(f"location /{number}/ {{\n    access_log {logs}{number}.log;\n}}\n" for number in range(1100))
+    host.check_output("find /var/log/nginx -name 'many-*' -delete")
+
+
+@pytest.fixture
+def login(host):
+    """A Python that may have as many files open as what a login starts. Docker lets its own have more."""
+    path = "/usr/local/bin/python-of-a-login"
+    host.check_output("printf '#!/bin/sh\nulimit -S -n 1024\nexec /usr/bin/python3 \"$@\"\n' >%s && chmod +x %s", path, path)
+    yield path
+    host.check_output("rm %s", path)
+
+
+def test_there_may_be_more_logs_than_files_that_a_login_lets_open(host, publish, leads, many_logs, login):
+    """Also twice: while nginx reloads it has those of before open too. And from a login, whose limit the nginx that tests has."""
+    publish(moved("a", "one"))
+    assert leads("a") == "one"
+    for target in ("two", "three"):
+        publish(moved("a", target, extra_config=many_logs), ansible_python_interpreter=login)
+        assert leads("a") == target
+    host.check_output("systemctl restart nginx")
+    assert leads("a") == "three"
+
+
 def test_an_edited_file_is_shown_and_put_right(host, name, publish, leads):
     publish(moved("a", "one"))
     host.check_output(f"sed -i s/one.example/edited.example/ {LIVE}/sites/a.conf && echo '# mine' >{LIVE}/sites/mine.conf")
