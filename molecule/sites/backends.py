@@ -1,12 +1,14 @@
 """Backends of several kinds, which say what they were asked.
 
-At the ports 9001 and 9002 and at a unix socket: plain HTTP. At 9003 and 9005: TLS, with a certificate of a CA of its own. At 9004: one
+At the ports 9001 and 9002 and at a unix socket: plain HTTP, and websockets. At 9003, 9005 and 9007: TLS, with a certificate of a CA of its own. At 9004: one
 that takes each request and dies of it. At 5354: one that talks by datagrams. At 9006: one that repeats the first line of a connection. Nothing is at 9009. At 127.0.0.2:9001: the one that a name leads to when it has moved. At 5353 a
 server for names, which are what a file says.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import socket
@@ -32,7 +34,9 @@ class Backend(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path.endswith("/events"):
+        if self.headers.get("Upgrade") == "websocket":
+            self._repeat()
+        elif path.endswith("/events"):
             self._events()
         elif path.endswith("/minute"):
             self._minute()
@@ -81,6 +85,20 @@ class Backend(BaseHTTPRequestHandler):
             left -= len(piece)
         self._say(read=length - left)
 
+    do_PATCH = do_PUT = do_POST
+
+    def _repeat(self) -> None:
+        """Say what is heard over a websocket, frame by frame, until it is closed (RFC 6455). No frame is larger than 125 bytes."""
+        key = self.headers["Sec-WebSocket-Key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response(101)
+        for name, value in {"Connection": "upgrade", "Upgrade": "websocket", "Sec-WebSocket-Accept": base64.b64encode(hashlib.sha1(key).digest()).decode()}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.close_connection = True
+        while len(head := self.rfile.read(2)) == 2:
+            mask, data = self.rfile.read(4), self.rfile.read(head[1] & 0x7F)
+            self.wfile.write(bytes([head[0], len(data)]) + bytes(byte ^ mask[at % 4] for at, byte in enumerate(data)))
+
     def _kept(self, path: str) -> None:
         """Say how often a path was asked for, in an answer that its last word describes; 503 while the backend is down."""
         if path.endswith("/slow"):
@@ -104,6 +122,7 @@ class Backend(BaseHTTPRequestHandler):
             self._say(403 if "signed=barred" in self.headers.get("Cookie", "") else 401)
 
     def _events(self) -> None:
+        asked[self.path] += 1
         go_on.clear()
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -129,7 +148,7 @@ class Backend(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _say(self, status: int = 200, headers: dict[str, str] | None = None, body: bytes | None = None, **more: object) -> None:
-        said = {"server": self.server.label, "path": self.path, "headers": {name.lower(): value for name, value in self.headers.items()}, **more}
+        said = {"server": self.server.label, "connection": str(self.client_address), "version": self.request_version, "path": self.path, "headers": {name.lower(): value for name, value in self.headers.items()}, **more}
         body = json.dumps(said).encode() if body is None else body
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "X-Powered-By": "backends", "Content-Length": str(len(body)), **(headers or {})}.items():
@@ -209,11 +228,15 @@ def make_certificates() -> None:
 
 
 def make_clients() -> None:
-    """Make certificates of visitors: one that is good, one that was revoked, and one of another CA."""
-    for name, ca in (("client", "ca"), ("revoked", "ca"), ("stranger", "other-ca")):
+    """Make certificates of visitors: one that is good, one that was revoked, one of another CA, and those of CAs below the first."""
+    for name, ca, is_ca in (("client", "ca", False), ("revoked", "ca", False), ("stranger", "other-ca", False), ("second-ca", "ca", True), ("third-ca", "second-ca", True), ("second", "second-ca", False), ("third", "third-ca", False)):
         request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", f"/CN={name}"]
         signed = ["-CA", f"{RUN}/{ca}.pem", "-CAkey", f"{RUN}/{ca}.key", "-keyout", f"{RUN}/{name}.key", "-out", f"{RUN}/{name}.pem"]
-        subprocess.run([*request, *signed, "-addext", "basicConstraints=critical,CA:FALSE"], check=True, capture_output=True)
+        subprocess.run([*request, *signed, "-addext", f"basicConstraints=critical,CA:{str(is_ca).upper()}"], check=True, capture_output=True)
+    # With the CAs that stand between it and the one that is known.
+    for name, *between in (("second", "second-ca"), ("third", "third-ca", "second-ca")):
+        with open(f"{RUN}/{name}.pem", "a") as file:
+            file.write("".join(open(f"{RUN}/{ca}.pem").read() for ca in between))
     with open(f"{RUN}/ca.conf", "w") as file:
         file.write(f"[ca]\ndefault_ca = it\n[it]\ndatabase = {RUN}/index\ndefault_md = sha256\ndefault_crl_days = 30\n")
     with open(f"{RUN}/index", "w"):
@@ -241,7 +264,7 @@ def main() -> None:
         file.write("127.0.0.1")
     names = socketserver.ThreadingUDPServer(("127.0.0.1", 5353), Names)
     talk = socketserver.ThreadingUDPServer(("127.0.0.1", 5354), Talk)
-    servers = [names, talk, socketserver.ThreadingTCPServer(("127.0.0.1", 9006), FirstLine), at_port(9001, address="127.0.0.2", label="moved"), at_port(9001), at_port(9002), over_tls(9003), over_tls(9005), at_port(9004, Dying), unix]
+    servers = [names, talk, socketserver.ThreadingTCPServer(("127.0.0.1", 9006), FirstLine), at_port(9001, address="127.0.0.2", label="moved"), at_port(9001), at_port(9002), over_tls(9003), over_tls(9005), over_tls(9007), at_port(9004, Dying), unix]
     threads = [threading.Thread(target=server.serve_forever) for server in servers]
     for thread in threads:
         thread.start()

@@ -28,6 +28,8 @@ def main() -> None:
     methods = {"Say": grpc.unary_unary_rpc_method_handler(say), "Repeat": grpc.stream_stream_rpc_method_handler(repeat), "Fail": grpc.unary_unary_rpc_method_handler(fail)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("example.Echo", methods),))
     server.add_insecure_port("127.0.0.1:50051")
+    with open("/run/backends/inner.key", "rb") as key, open("/run/backends/inner.pem", "rb") as certificate:
+        server.add_secure_port("127.0.0.1:50052", grpc.ssl_server_credentials([(key.read(), certificate.read())]))
     server.start()
     server.wait_for_termination()
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
+import ssl
 import time
+from collections import Counter
 
 import pytest
 
@@ -40,6 +44,66 @@ def told(ask):
         return json.loads(answer.text)
 
     return told
+
+
+@pytest.fixture
+def posted(ask):
+    """How often something was posted to the first backend."""
+    return lambda: json.loads(ask("main", "/backend/posts").text).get("9001", 0)
+
+
+@pytest.fixture
+def connect(address, name):
+    """Open a connection to a site over TLS, for who speaks HTTP by hand."""
+
+    def connect(site, seconds=10):
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context.wrap_socket(socket.create_connection((address, 443), timeout=seconds), server_hostname=f"{site}.{name}.example.test")
+
+    return connect
+
+
+@pytest.fixture
+def workers(host):
+    """The workers of nginx that take visitors: those that are told to leave say so in their title."""
+    return lambda: set(host.run("pgrep --full 'nginx: worker process$'").stdout.split())
+
+
+@pytest.fixture
+def reload(host, workers, eventually):
+    """Let nginx read its configuration anew, and wait until no worker of before takes visitors."""
+
+    def reload():
+        before = workers()
+        host.check_output("systemctl reload nginx")
+        eventually(lambda: workers() and not before & workers())
+
+    return reload
+
+
+@pytest.fixture
+def through(inside):
+    """Ask through the proxy that is trusted, which says something of its visitor."""
+
+    def through(site, path, *words, **said):
+        return inside(site, path, "--interface", "127.0.0.3", *words, *(word for name, value in said.items() for word in ("--header", f"{name.replace('_', '-')}: {value}")))
+
+    return through
+
+
+@pytest.fixture
+def at_once(host, name):
+    """Ask a site from the server itself many times at once; the statuses, and all Retry-After that came with them."""
+
+    def at_once(site, path, times):
+        url = f"https://{site}.{name}.example.test{path}?[1-{times}]"
+        said = host.check_output("curl --silent --insecure --parallel --parallel-max 100 --max-time 60 --output /dev/null --write-out '%%{http_code}/%%header{retry-after}\\n' %s", url)
+        answers = re.findall(r"^(\d+)/(.*)$", said, re.MULTILINE)
+        assert len(answers) == times, said
+        return Counter(int(status) for status, _wait in answers), {wait for _status, wait in answers if wait}
+
+    return at_once
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def moved_to(host):
     moved_to("unborn.example.test", None)
 
 
-@pytest.mark.parametrize("path", ["/any/way", "/fastcgi/any%20way", "/pool/way"])
+@pytest.mark.parametrize("path", ["/any/way", "/fastcgi/any%20way", "/pool/way", "/scripts/way", "/sealed/any%20way"])
 def test_an_application_is_told_the_request_and_who_asks(told, path, name, visitor, host):
     said = told("spoken", f"{path}?a=b&c", **OF_A_VISITOR)
     variables = said["variables"]
@@ -108,6 +108,10 @@ def test_who_is_let_in_is_told_as_over_http(told, ask):
     assert ask("spoken", "/staff/").status == 401
 
 
+def test_a_server_over_tls_is_verified_in_other_protocols_too(ask):
+    assert (ask("spoken", "/sealed/").status, ask("spoken", "/wrong-name/").status) == (200, 502)
+
+
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/fastcgi/", 200), ("/php/", 200), ("/nobody/", 502)])
 def test_headers_are_what_they_are_over_http(ask, path, status):
     answer = ask("spoken", path)
@@ -116,9 +120,11 @@ def test_headers_are_what_they_are_over_http(ask, path, status):
     assert sent == {"Content-Security-Policy": ["default-src 'self'"], "X-Frame-Options": ["SAMEORIGIN"], "Strict-Transport-Security": ["max-age=63072000"], "X-Powered-By": None}
 
 
-def test_grpc_goes_through_with_its_streams_and_its_errors(host, name):
+# Of an upstream in plain text, and at a grpcs:// with a certificate that is verified.
+@pytest.mark.parametrize("site", ["spoken", "pools"])
+def test_grpc_goes_through_with_its_streams_and_its_errors(host, name, site):
     root = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "issuing-root.pem").read_text()
-    done = host.run("python3 -c %s %s %s", ASK, f"spoken.{name}.example.test", root)
+    done = host.run("python3 -c %s %s %s", ASK, f"{site}.{name}.example.test", root)
     assert done.rc == 0, done
     said = json.loads(done.stdout)
     assert (said["message"], said["stream"], said["Fail"]) == ("hello", ["heard a", "heard b"], ["NOT_FOUND", "nothing here"])

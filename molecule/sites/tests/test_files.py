@@ -58,10 +58,32 @@ def test_who_asks_for_a_part_gets_it(ask):
     assert (answer.status, answer.text, answer.headers["Content-Range"]) == (206, "index", "bytes 4-8/15")
 
 
-def test_text_is_compressed_while_it_is_sent(visitor, name):
-    answer = visitor.get(f"https://files.{name}.example.test/zeros.txt", Accept_Encoding="gzip")
+@pytest.mark.parametrize("kind", ["css", "js", "json", "svg"])
+def test_text_is_compressed_while_it_is_sent(ask, kind):
+    """Nothing lies beside these files that is compressed already."""
+    answer = ask("files", f"/loose.{kind}", Accept_Encoding="gzip")
     assert answer.headers["Content-Encoding"] == "gzip" and "Accept-Encoding" in answer.headers["Vary"]
     assert gzip.decompress(answer.body) == b"\0" * 100_000
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "zip", "woff2"])
+def test_what_is_compressed_by_its_kind_is_sent_as_it_is(ask, kind):
+    answer = ask("files", f"/loose.{kind}", Accept_Encoding="gzip, br")
+    assert (answer.status, answer.headers["Content-Encoding"], len(answer.body)) == (200, None, 100_000)
+
+
+def test_a_file_stays_open_for_who_asks_next_and_a_new_one_takes_its_place(host, ask, eventually):
+    host.check_output("echo first >/srv/files/www/replaced.txt")
+    assert ask("files", "/replaced.txt").text == "first\n"
+    assert host.check_output("for worker in $(pgrep --full 'nginx: worker process$'); do runuser --user www-data -- find /proc/$worker/fd -lname /srv/files/www/replaced.txt; done")
+    host.check_output("echo second >/srv/files/new.txt && mv /srv/files/new.txt /srv/files/www/replaced.txt")
+    eventually(lambda: ask("files", "/replaced.txt").text == "second\n")
+
+
+@pytest.mark.parametrize(("file", "kept"), [("plain.css", "max-age=3600"), ("site.9ae1f9c10fb5.css", FOR_EVER)])
+def test_an_apps_files_are_kept_for_an_hour_and_those_with_a_hash_for_ever(ask, file, kept):
+    answer = ask("pools", f"/below/static/{file}")
+    assert (answer.text, answer.headers.get_all("Cache-Control")) == ("told\n", [kept])
 
 
 @pytest.mark.parametrize(("path", "sandboxed"), [("/media/page.html", True), ("/media/drawing.svg", True), ("/media/a.txt", True), ("/media/picture.png", False)])

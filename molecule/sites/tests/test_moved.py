@@ -51,3 +51,9 @@ def test_a_slash_is_added_where_there_is_none(visitor, name, path, leads):
     site = f"http://slashed.{name}.example.test"
     answer = visitor.get(site + path)
     assert (answer.status, answer.headers["Location"]) == ((301, site + leads) if leads else (200, None))
+
+
+@pytest.mark.parametrize("path", ["/", "/a/b%20c?d=e&f", "//x/../y", "/a%0d%0aX-Broken:%20yes"])
+def test_a_site_that_has_moved_leads_to_the_same_path(ask, path):
+    answer = ask("gone", path)
+    assert (answer.status, answer.headers["Location"], answer.headers["X-Broken"]) == (301, f"https://new.example.test{path}", None)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 
 import pytest
+from load import Load
 
 FLAG = "/var/lib/portico/maintenance/closing"
 
@@ -24,7 +26,14 @@ def test_an_error_has_a_page_and_the_safe_headers(ask, path, status, words):
 def test_what_was_posted_to_nobody_has_it_too(visitor, name):
     answer = visitor.post(f"https://main.{name}.example.test/nobody/", {"a": "b"})
     assert answer.status == 502 and "The application is not answering" in answer.text
-    assert visitor.post(f"https://main.{name}.example.test/index.html", {"a": "b"}).status == 405
+    refused = visitor.post(f"https://main.{name}.example.test/index.html", {"a": "b"})
+    assert refused.status == 405 and "That cannot be done here" in refused.text
+
+
+def test_what_nginx_cannot_find_out_is_no_mistake_of_the_visitors(inside):
+    """Nobody answers whether somebody may get in."""
+    status, page = inside("guarded", "/unasked/")
+    assert status == 500 and "Something is broken here" in page
 
 
 def test_a_plain_site_has_it_too(visitor, name):
@@ -97,19 +106,58 @@ def test_a_request_is_a_line_of_json(ask, host):
     assert line["site"] == line["host"] and line["seconds"] >= 0 and float(line["upstream_seconds"]) >= 0 and line["upstream"] == "127.0.0.1:9001"
 
 
-def test_what_is_not_logged_is_in_no_log(ask, host):
-    assert ask("paged", "/quiet/told-to-nobody").status == 200
-    assert host.run("grep --recursive told-to-nobody /var/log/nginx").stdout == ""
+def test_what_is_not_logged_is_in_no_log(ask, host, eventually):
+    told = uuid.uuid4().hex
+    assert ask("paged", f"/quiet/{told}-nobody").status == 200
+    assert ask("paged", f"/backend/{told}-somebody").status == 200
+    # What was asked later is there, so the other would be.
+    eventually(lambda: host.run("grep --recursive %s-somebody /var/log/nginx", told).rc == 0)
+    assert host.run("grep --recursive %s-nobody /var/log/nginx", told).stdout == ""
 
 
-def test_no_line_is_lost_when_logs_are_rotated(ask, host):
-    asked = []
-    for turn in range(3):
-        asked += [ask("paged", f"/backend/{turn}-{number}").headers["X-Request-ID"] for number in range(20)]
-        host.check_output("logrotate --force /etc/logrotate.d/nginx")
-    asked += [ask("paged", "/backend/last").headers["X-Request-ID"]]
-    logged = host.check_output("cat /var/log/nginx/paged.json.log; zcat --force /var/log/nginx/paged.json.log.*")
-    assert set(asked) <= set(re.findall(r'"request_id": "(\w+)"', logged))
+@pytest.mark.parametrize(("site", "path", "file"), [("main", "/backend/", "access.log"), ("paged", "/common/", "paged.log")])
+def test_a_request_is_a_line_as_other_programs_read_it(ask, host, eventually, site, path, file):
+    asked = f"{path}{uuid.uuid4().hex}?a=b"
+    answer = ask(site, asked, User_Agent='quoted " agent', Referer="https://before.example.test/")
+    eventually(lambda: host.run("grep --fixed-strings %s %s", asked, f"/var/log/nginx/{file}").rc == 0)
+    (line,) = host.check_output("grep --fixed-strings --no-filename --recursive %s /var/log/nginx", asked).splitlines()
+    address, user, request, status, size, referer, agent = re.fullmatch(r'(\S+) - (\S+) \[[^]]+\] "([^"]*)" (\d+) (\d+) "([^"]*)" "([^"]*)"', line).groups()
+    assert address == json.loads(answer.text)["headers"]["x-forwarded-for"] and user == "-"
+    assert (request, int(status), int(size)) == (f"GET {asked} HTTP/1.1", 200, len(answer.body))
+    assert (referer, agent) == ("https://before.example.test/", "quoted \\x22 agent")
+    assert host.check_output("stat --format '%%a %%U %%G' %s", f"/var/log/nginx/{file}") == "640 www-data adm"
+
+
+def test_no_line_is_lost_when_logs_are_rotated(address, name, host, eventually):
+    log = "/var/log/nginx/paged.json.log"
+
+    def logged():
+        return set(re.findall(r'"request_id": "(\w+)"', host.check_output(f"cat {log}; zcat --force {log}.*")))
+
+    with Load(address, [f"https://paged.{name}.example.test/backend/"], label=lambda answer: answer.headers["X-Request-ID"]) as load:
+        for _turn in range(3):
+            host.check_output("logrotate --force /etc/logrotate.d/nginx")
+            # Not again before nginx writes to the new one, as between two nights.
+            eventually(lambda: host.file(log).size > 0)
+            load.wait_for_round()
+    assert not load.report.lost, load.report
+    assert len(load.report.labels) == load.report.requests > 100
+    eventually(lambda: set(load.report.labels) <= logged())
+
+
+# ---- workers
+
+
+def test_workers_have_what_the_configuration_gives_them(host, workers):
+    """The sandbox, which takes much from them, leaves them that; and the master what the logs of many sites need."""
+
+    def files(process):
+        return int(re.search(r"^Max open files +(\d+) ", host.check_output("cat /proc/%s/limits", process), re.MULTILINE).group(1))
+
+    assert len(workers()) == int(host.check_output("getconf _NPROCESSORS_ONLN"))
+    assert {files(worker) for worker in workers()} == {16384}
+    # 65536, or as much as a container may have.
+    assert files(host.file("/run/nginx.pid").content_string.strip()) > 16384
 
 
 # ---- status

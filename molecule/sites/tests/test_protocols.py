@@ -54,43 +54,24 @@ def test_where_nginx_has_no_http3_the_play_says_so_before_anything(play, name, h
     assert host.check_output("readlink /var/lib/portico/nginx/live") == live
 
 
-SPEAK = """
-import json, socket, ssl, sys
-to, source, said, name = sys.argv[1:]
-plain = socket.create_connection((to, 443), timeout=10, source_address=(source, 0) if source else None)
-plain.sendall(said.encode())
-context = ssl.create_default_context()
-context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-try:
-    tls = context.wrap_socket(plain, server_hostname=name)
-    lies = "X-Forwarded-For: 6.6.6.6\\r\\nX-Forwarded-Proto: http\\r\\n"
-    tls.sendall(f"GET /open/ HTTP/1.0\\r\\nHost: {name}\\r\\n{lies}\\r\\n".encode())
-    print(b"".join(iter(lambda: tls.recv(4096), b"")).decode().partition("\\r\\n\\r\\n")[2])
-except (ssl.SSLError, ConnectionError):
-    print("null")
+RESUME = """
+site=$1 version=$2 session=/run/session-of-a-test
+ask() { printf 'GET / HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' "$site" | openssl s_client -ign_eof -connect 127.0.0.1:443 -servername "$site" "-$version" "$@" 2>&1 | grep --text --only-matching '^New\\|^Reused'; }
+case $3 in
+  first) ask -sess_out $session;;
+  again) ask -sess_in $session;;
+esac
 """
 
 
-@pytest.fixture
-def proxied(play, name):
-    """The host behind a proxy that passes bytes on, for as long as a test."""
-    run = play("converge.yml", "--limit", name, "--extra-vars", json.dumps({"nginx_proxy_protocol": True, "nginx_http3": False}))
-    assert run.ok, run.output
-    yield
-    run = play("converge.yml", "--limit", name)
-    assert run.ok, run.output
+@pytest.mark.parametrize("version", ["tls1_2", "tls1_3"])
+def test_who_comes_back_takes_its_session_up_again(host, name, version, reload):
+    """With any worker, and after a reload too: what they know of sessions they share, and keep."""
 
+    def ask(time):
+        return host.run("bash -c %s resume %s %s %s", RESUME, f"main.{name}.example.test", version, time).stdout.strip()
 
-def test_the_proxy_protocol_says_who_asks(proxied, host, name, address):
-    def ask(to, source="", says=""):
-        """What a backend hears of who asks, from an address of the host."""
-        heard = json.loads(host.check_output("python3 -c %s %s %s %s %s", SPEAK, to, source, says, f"guarded.{name}.example.test"))
-        return heard and tuple(heard["headers"][header] for header in ("x-forwarded-for", "x-real-ip", "x-forwarded-proto"))
-
-    says = "PROXY TCP4 192.0.2.77 192.0.2.1 4711 443\r\n"
-    assert ask(address, "127.0.0.3", says) == ("192.0.2.77", "192.0.2.77", "https")
-    # Who says nothing gets nothing, and who says so without being trusted is who it is.
-    assert ask(address) is None
-    assert ask(address, address, says) == (address, address, "https")
-    # On the host itself nothing is different: certificates are looked after there.
-    assert ask("127.0.0.1") == ("127.0.0.1", "127.0.0.1", "https")
+    assert ask("first") == "New"
+    assert [ask("again") for _number in range(4)] == ["Reused"] * 4
+    reload()
+    assert ask("again") == "Reused"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import ssl
 import time
 import urllib.request
@@ -178,6 +177,12 @@ def test_a_backend_that_cannot_be_verified_gets_no_request(ask, path):
     assert ask("backends", path).status == 502
 
 
+def test_a_certificate_may_have_a_name_that_the_backend_is_not_asked_for_or_be_nobodys_business(told, name):
+    for path, server in (("/named/", "9003"), ("/unverified/", "9007")):
+        heard = told("backends", path)
+        assert (heard["server"], heard["headers"]["host"]) == (server, f"backends.{name}.example.test")
+
+
 @pytest.mark.parametrize("path", ["/verified/away", "/inner/away"])
 def test_a_backend_of_another_name_leads_visitors_back_to_the_site(ask, path):
     assert ask("backends", path).headers["Location"] == f"{path}/from/here"
@@ -199,7 +204,8 @@ def test_events_arrive_while_the_stream_is_open(name, ask, address, visitor):
 def test_a_body_may_be_as_large_as_is_said(visitor, name):
     url = f"https://backends.{name}.example.test"
     for path, size, status in (("/", 2_000_000, 413), ("/upload/", 2_000_000, 200), ("/upload/", 4_000_000, 413)):
-        assert visitor.post(url + path, {"a": "x" * size}).status == status
+        answer = visitor.post(url + path, {"a": "x" * size})
+        assert answer.status == status and ("That is too large" in answer.text) == (status == 413)
 
 
 def test_a_part_of_what_a_backend_has_comes_through(ask):
@@ -222,11 +228,9 @@ def test_a_stream_of_a_minute_arrives_as_it_is_sent(visitor, name):
 
 
 @lives
-def test_a_gigabyte_is_uploaded(address, name):
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+def test_a_gigabyte_is_uploaded(connect, name):
     site, piece = f"backends.{name}.example.test", bytes(1 << 20)
-    with context.wrap_socket(socket.create_connection((address, 443), timeout=120), server_hostname=site) as connection:
+    with connect("backends", seconds=120) as connection:
         connection.sendall(f"POST /huge/ HTTP/1.1\r\nHost: {site}\r\nConnection: close\r\nContent-Length: {1 << 30}\r\n\r\n".encode())
         for _number in range(1 << 10):
             connection.sendall(piece)
@@ -243,3 +247,12 @@ def test_unknown_names_get_neither_page_nor_certificate(visitor, name):
         visitor.get(f"http://unknown.{name}.example.test/")
     with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
         visitor.get(f"https://unknown.{name}.example.test/")
+
+
+def test_nor_over_ipv6(host, name):
+    """The server's own address: the network between it and its visitors has none."""
+    ask = "curl --silent --insecure --max-time 10 --connect-to '::[::1]:' --write-out '%%{http_code}' "
+    assert host.check_output(ask + "--output /dev/null %s", f"https://main.{name}.example.test/") == "200"
+    assert host.run(ask + "%s", f"http://unknown.{name}.example.test/").stdout == "000"
+    done = host.run("openssl s_client -connect '[::1]:443' -servername %s </dev/null 2>&1", f"unknown.{name}.example.test")
+    assert "unrecognized name" in done.stdout and "BEGIN CERTIFICATE" not in done.stdout

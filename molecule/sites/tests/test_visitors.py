@@ -38,6 +38,21 @@ def test_one_that_is_gets_in(inside, path, status, body):
     assert answered == status and body in text
 
 
+def test_an_address_that_is_named_stays_outside_and_no_other(ask, inside):
+    assert (ask("guarded", "/outside/").status, inside("guarded", "/outside/")[0]) == (200, 403)
+
+
+def test_an_address_may_be_left_out_of_a_network_that_is_let_in(ask, inside):
+    assert inside("guarded", "/not-the-first/")[0] == 403
+    assert inside("guarded", "/not-the-first/", "--interface", "127.0.0.9")[0] == 200
+    assert ask("guarded", "/not-the-first/").status == 403
+
+
+@pytest.mark.parametrize(("path", "status"), [("/shut", 403), ("/shut/", 403), ("/shut;/x", 403), ("/shut/x", 403), ("/half/", 403), ("/half/x", 403), ("/half", 301), ("/half;/x", 200)])
+def test_a_path_without_a_slash_is_closed_whole(ask, path, status):
+    assert ask("pools", path).status == status
+
+
 def test_an_answer_that_waited_has_its_headers_and_its_type(host, name):
     head = host.check_output("curl --silent --insecure --include https://guarded.%s.example.test/answer", name)
     assert re.search(r"(?i)^x-kept: yes\r?$", head, re.M) and re.search(r"(?i)^content-type: text/html\r?$", head, re.M), head
@@ -101,6 +116,11 @@ def test_nobody_asks_that_server_itself(inside):
         ("some-partners", "/", None, 200),
         ("some-partners", "/in/a.txt", None, 403),
         ("some-partners", "/in/a.txt", "client", 200),
+        # One CA may stand between, and for partners two.
+        ("pools", "/near/", None, 403),
+        ("pools", "/near/", "client", 200),
+        ("pools", "/near/", "second", 200),
+        ("pools", "/near/", "third", 400),
     ],
 )
 def test_a_client_certificate_lets_in(inside, site, path, client, status):
@@ -118,28 +138,29 @@ def test_the_challenge_of_the_ca_is_open_whatever_a_site_asks(visitor, name, hos
 # ---- who says who asks
 
 
-def through(inside, site, path, *words, **said):
-    """Ask through the proxy that is trusted."""
-    return inside(site, path, "--interface", "127.0.0.3", *words, *(word for name, value in said.items() for word in ("--header", f"{name.replace('_', '-')}: {value}")))
-
-
-def test_a_trusted_proxy_says_who_asks_and_how(inside):
-    status, body = through(inside, "guarded", "/open/", X_Forwarded_For="6.6.6.6, 192.0.2.77", X_Forwarded_Proto="https", X_Request_ID="from-the-proxy-1")
+def test_a_trusted_proxy_says_who_asks_and_how(through):
+    status, body = through("guarded", "/open/", X_Forwarded_For="6.6.6.6, 192.0.2.77", X_Forwarded_Proto="https", X_Request_ID="from-the-proxy-1")
     heard = backend(body)
     assert status == 200
     assert (heard["x-forwarded-for"], heard["x-real-ip"]) == ("192.0.2.77", "192.0.2.77")
     assert (heard["x-forwarded-proto"], heard["x-request-id"]) == ("https", "from-the-proxy-1")
 
 
-def test_nobody_else_does(ask, inside):
+def test_so_does_a_cdn_that_is_trusted_by_its_name(through):
+    """What Fastly has written ends with the address of one of its own servers."""
+    heard = [backend(through("guarded", "/open/", X_Forwarded_For=f"6.6.6.6, 192.0.2.77, {last}")[1])["x-real-ip"] for last in ("151.101.0.9", "2a04:4e40::9", "192.0.2.88")]
+    assert heard == ["192.0.2.77", "192.0.2.77", "192.0.2.88"]
+
+
+def test_nobody_else_does(ask, through):
     lies = {"X_Forwarded_For": "127.0.0.1", "X_Forwarded_Proto": "http", "X_Request_ID": "from-a-visitor-1"}
     answer = ask("guarded", "/open/", **lies)
     heard = backend(answer.text)
     assert "127.0.0.1" not in (heard["x-forwarded-for"], heard["x-real-ip"]) and heard["x-forwarded-proto"] == "https"
     assert re.fullmatch("[0-9a-f]{32}", heard["x-request-id"]) and answer.headers.get_all("X-Request-ID") == [heard["x-request-id"]]
     assert ask("guarded", "/", **lies).status == 403
-    assert through(inside, "guarded", "/", X_Forwarded_For="192.0.2.77")[0] == 403
-    assert through(inside, "guarded", "/", X_Forwarded_For="127.0.0.9")[0] == 200
+    assert through("guarded", "/", X_Forwarded_For="192.0.2.77")[0] == 403
+    assert through("guarded", "/", X_Forwarded_For="127.0.0.9")[0] == 200
 
 
 def test_what_a_proxy_has_had_over_https_is_not_sent_there_again(host, name):
@@ -193,16 +214,16 @@ def test_somebody_who_was_too_quick_may_ask_again_when_it_says(ask):
     while not any(answer.status == 429 for answer in answers):
         assert time.monotonic() < deadline
         answers.append(ask("limited", "/"))
-    assert answers[-1].headers.get_all("Retry-After") == ["3"] and answers[-1].headers["X-Frame-Options"] == "SAMEORIGIN"
+    assert "That was too often" in answers[-1].text and answers[-1].headers.get_all("Retry-After") == ["3"] and answers[-1].headers["X-Frame-Options"] == "SAMEORIGIN"
     refused = time.monotonic()
     while ask("limited", "/").status == 429:  # who is refused is not counted
         assert time.monotonic() < refused + 5
     assert {ask("limited", "/free/").status for _number in range(20)} == {200}
 
 
-def test_all_addresses_of_a_network_of_ipv6_are_one_visitor(inside):
+def test_all_addresses_of_a_network_of_ipv6_are_one_visitor(through):
     def outside(address):
-        return through(inside, "tried", "/outside/", X_Forwarded_For=address)[0]
+        return through("tried", "/outside/", X_Forwarded_For=address)[0]
 
     assert [outside(f"2001:db8:0:7::{number}") for number in range(4)] == [200, 429, 429, 429]
     assert outside("2001:db8:0:8::1") == 200
@@ -212,6 +233,23 @@ def test_all_addresses_of_a_network_of_ipv6_are_one_visitor(inside):
 def test_an_address_that_is_excepted_may_ask_as_often_as_it_likes(ask, inside):
     assert Counter(ask("tried", "/outside/").status for _number in range(4))[429] >= 3
     assert [inside("tried", "/outside/")[0] for _number in range(4)] == [200] * 4
+
+
+def test_a_program_asks_twenty_times_a_second_and_forty_at_once(at_once):
+    began = time.monotonic()
+    statuses, waits = at_once("tried", "/api/a.txt", 200)
+    assert set(statuses) == {200, 429} and 41 <= statuses[200] <= 42 + 20 * (time.monotonic() - began) and waits == {"1"}, statuses
+
+
+def test_a_page_with_all_its_pictures_meets_no_limit_and_a_flood_does(at_once):
+    began = time.monotonic()
+    assert at_once("tried", "/page/a.txt", 100) == ({200: 100}, set())
+    statuses, waits = at_once("tried", "/page/a.txt", 1500)
+    assert set(statuses) == {200, 429} and 300 <= statuses[200] <= 402 + 100 * (time.monotonic() - began) and waits == {"1"}, statuses
+
+
+def test_all_visitors_of_a_site_may_be_counted_together(through):
+    assert [through("tried", "/together/", X_Forwarded_For=f"192.0.2.{number}")[0] for number in range(1, 4)] == [200, 429, 429]
 
 
 def test_a_limit_that_is_tried_refuses_nobody_and_is_told(ask, host):
