@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 MARKER = "marker.conf"
 CERTIFICATES = "certificates"
 PASSWORDS = "passwords"
-"""The folder of what only root and nginx read, and no output shows."""
+"""The folder of what no output shows."""
 NOT_CARRIED = (MANIFEST, MARKER, CERTIFICATES)
 """What every generation makes anew."""
 
@@ -31,7 +31,7 @@ Manifest = dict[str, t.Any]
 
 
 def is_secret(path: str) -> bool:
-    """Return whether a file of a generation is read by root and nginx alone."""
+    """Return whether no output shows what is in a file of a generation."""
     return path.startswith(f"{PASSWORDS}/")
 
 

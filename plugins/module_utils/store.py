@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import json
 import os
@@ -82,26 +81,29 @@ def drifted(number: int, there: t.Mapping[str, str]) -> list[str]:
 
 
 def write_tree(where: str, tree: dict[str, str], marker: str) -> None:
-    """Write a configuration: its files, the marker, and the link through which it names certificates."""
+    """Write a configuration: its files, the marker, and the link through which it names certificates.
+
+    Root and nginx read it, and nobody else: who is let in and what runs where is no business of others who have a login.
+    nginx's workers, which are not root, read pages and hashes of passwords while they serve.
+    """
+    group = _group_of_nginx()
     for path, text in {**tree, MARKER: marker}.items():
         parent = os.path.dirname(f"{where}/{path}")
         if not os.path.isdir(parent):
-            # nginx's workers, which are not root, read some of it while they serve.
             files.open_folders(parent)
         with open(os.open(f"{where}/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
-            if is_secret(path):
-                _let_nginx_read(file.fileno())
-            else:
-                os.fchmod(file.fileno(), 0o644)
+            os.fchown(file.fileno(), -1, group)
+            os.fchmod(file.fileno(), 0o640)
     os.symlink(layout.CERTIFICATES, f"{where}/{CERTIFICATES}")
 
 
-def _let_nginx_read(file: int) -> None:
-    # Where nobody is called so, nginx does not start, and says why.
-    with contextlib.suppress(KeyError):
-        os.fchown(file, -1, grp.getgrnam(layout.NGINX_USER).gr_gid)
-        os.fchmod(file, 0o640)
+def _group_of_nginx() -> int:
+    """Return the group of nginx's workers. Where there is none nginx does not start, and says why; root's own is as good then."""
+    try:
+        return grp.getgrnam(layout.NGINX_USER).gr_gid
+    except KeyError:
+        return os.getegid()
 
 
 def make(tree: dict[str, str], described: Manifest, why: str) -> int:
@@ -115,8 +117,9 @@ def make(tree: dict[str, str], described: Manifest, why: str) -> int:
     try:
         write_tree(new, tree, layout.NGINX_MARKER.format(number=number))
         made = {**described, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "why": why}
-        files.write(f"{new}/{MANIFEST}", json.dumps(made, indent=1) + "\n")
-        os.chmod(new, 0o755)
+        files.write(f"{new}/{MANIFEST}", json.dumps(made, indent=1) + "\n", 0o640)
+        os.chown(new, -1, _group_of_nginx())
+        os.chmod(new, 0o750)
         # One call for a thousand files: a generation that a power cut emptied must not be live after it.
         os.sync()
         os.rename(new, folder(number))

@@ -17,6 +17,8 @@ REFUSED = {
     "another app's source": ("read", "/srv/portico/patchman/live/release/source/settings.py"),
     "another app's environment of Python": ("look", "/srv/portico/patchman/live/release/environment/bin"),
     "which apps there are": ("look", "/srv/portico"),
+    "which sites there are": ("look", "/etc/nginx/portico/sites"),
+    "another app's site": ("read", "/etc/nginx/portico/sites/patchman.conf"),
     "which releases an app has": ("look", "/srv/portico/patchman/releases"),
     "another app's live socket": ("connect", "/srv/portico/patchman/live/app.sock"),
     "another app's socket": ("connect", "/run/portico/patchman/{slot}.sock"),

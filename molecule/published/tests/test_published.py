@@ -172,6 +172,20 @@ def test_an_edited_file_is_shown_and_put_right(host, name, publish, leads):
     assert publish(moved("a", "one")).changed == {name: 0}
 
 
+def test_a_generation_that_others_could_read_stays_until_the_next_is_published(host, name, publish, leads):
+    """As those of an older Portico could be."""
+
+    def can_read(path):
+        return host.run("setpriv --reuid nobody --regid nogroup --clear-groups cat %s", path).rc == 0
+
+    publish(moved("a", "one"))
+    host.check_output(f"chmod -R a+rX {LIVE}/")
+    assert can_read(f"{LIVE}/sites/a.conf")
+    assert publish(moved("a", "one")).changed == {name: 0} and can_read(f"{LIVE}/sites/a.conf")
+    publish(moved("a", "two"))
+    assert not any(map(can_read, (f"{LIVE}/sites/a.conf", f"{LIVE}/nginx.conf", f"{LIVE}/manifest.json"))) and leads("a") == "two"
+
+
 def test_a_bad_value_is_red_in_every_run_and_never_on_disk(host, publish, run, leads):
     publish(moved("a", "one"))
     live = host.file(LIVE).linked_to

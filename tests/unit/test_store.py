@@ -1,0 +1,45 @@
+"""The generations on a host: who reads what is written there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ansible_collections.portico.web.plugins.module_utils import layout, store
+from ansible_collections.portico.web.plugins.module_utils.generation import no_manifest
+
+TREE = {"nginx.conf": "user www-data;\n", "sites/a.conf": "# a\n", "pages/404.html": "<p>", "passwords/main/staff": "anna:hash\n"}
+
+
+@pytest.fixture
+def host(monkeypatch, tmp_path):
+    """One whose root has the widest umask there is, and whose nginx has the group of whoever runs the test."""
+    monkeypatch.setattr(layout, "NGINX", f"{tmp_path}/nginx")
+    monkeypatch.setattr(store, "GENERATIONS", f"{tmp_path}/nginx/generations")
+    monkeypatch.setattr(store.grp, "getgrnam", lambda name: {"www-data": SimpleNamespace(gr_gid=os.getegid())}[name])
+    before = os.umask(0)
+    yield tmp_path
+    os.umask(before)
+
+
+def test_a_generation_is_read_by_root_and_nginx_alone(host):
+    live = Path(store.folder(store.make(TREE, no_manifest(), "a test")))
+    assert stat.S_IMODE(live.stat().st_mode) == 0o750
+    found = {str(path.relative_to(live)): stat.S_IMODE(path.stat().st_mode) for path in live.rglob("*") if path.is_file() and not path.is_symlink()}
+    assert found.keys() == {*TREE, "marker.conf", "manifest.json"}
+    assert set(found.values()) == {0o640}
+
+
+def test_what_nginx_only_tests_is_read_by_no_others_either(host):
+    store.write_tree(f"{host}/stage/portico", TREE, "")
+    assert {stat.S_IMODE((host / "stage/portico" / path).stat().st_mode) for path in TREE} == {0o640}
+
+
+def test_where_nginx_has_no_user_its_root_reads_it(host, monkeypatch):
+    monkeypatch.setattr(layout, "NGINX_USER", "somebody-else")
+    store.write_tree(f"{host}/stage/portico", TREE, "")
+    assert {(path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) for path in map((host / "stage/portico").joinpath, TREE)} == {(os.getegid(), 0o640)}
