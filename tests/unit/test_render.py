@@ -277,9 +277,9 @@ def test_extra_config_stands_in_its_block(tmp_path):
 
 
 def test_the_http_levels_extra_config_counts_instead_of_ours(tmp_path):
-    files = published(extra_config="client_max_body_size 64m;\nssl_session_timeout 1h;")
+    files = published(extra_config="client_max_body_size 64m;\nssl_session_timeout 1h;\nclient_header_timeout 60s;")
     assert directives(parsed(files["http.conf"], tmp_path), "client_max_body_size") == [["64m"]]
-    assert "client_max_body_size" not in files["nginx.conf"] and "ssl_session_timeout" not in files["tls.conf"]
+    assert not {"client_max_body_size", "client_header_timeout"} & set(files["nginx.conf"].split()) and "ssl_session_timeout" not in files["tls.conf"]
     assert "gzip on;" in files["nginx.conf"] and "ssl_protocols" in files["tls.conf"]
 
 
@@ -290,11 +290,11 @@ def test_what_can_be_said_twice_is_not_taken_out():
 
 
 def test_what_others_have_said_once_is_left_to_them():
-    host = render.Host((1, 26, 3), (3, 5, 1), taken_listens=("0.0.0.0:80", "[::]:443"), taken_directives=("gzip", "server_tokens", "server"))
+    host = render.Host((1, 26, 3), (3, 5, 1), taken_listens=("0.0.0.0:80", "[::]:443"), taken_directives=("gzip", "server_tokens", "client_header_timeout", "server"))
     files = published(host)
-    assert not re.search(r"^ *(gzip|server_tokens) ", files["nginx.conf"], re.MULTILINE) and "gzip_vary on;" in files["nginx.conf"]
+    assert not re.search(r"^ *(gzip|server_tokens|client_header_timeout) ", files["nginx.conf"], re.MULTILINE) and "gzip_vary on;" in files["nginx.conf"]
     assert re.findall(r"listen (.*) default_server", files["default.conf"]) == ["[::]:80", "443 ssl"]
-    assert {"gzip", "client_max_body_size", "ssl_ciphers"} <= render.once_at_http_level()
+    assert {"gzip", "client_max_body_size", "client_header_timeout", "ssl_ciphers"} <= render.once_at_http_level()
     assert not {"include", "add_header", "server", "map"} & render.once_at_http_level()
 
 
