@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
+from shown import blocks
 
 from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
 
@@ -20,8 +20,8 @@ def test_its_play_is_the_example():
 
 
 def test_its_sites_are_sites():
-    (shown,) = re.findall(r"```yaml\n(nginx_sites:\n.*?)```", README, re.DOTALL)
-    assert len(normalise_sites(yaml.safe_load(shown)["nginx_sites"], [{"name": "shop", "static": None}])) == 5
+    (block,) = blocks("README.md")
+    assert len(normalise_sites(block.says["nginx_sites"], [{"name": "shop", "static": None}])) == 5
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)]+)\)", README))))
