@@ -37,7 +37,7 @@ test: environment ## every check that a change must pass: lint, unit, molecule
 test-all: export PORTICO_DEPLOYS_IN_A_ROW := 20
 test-all: export PORTICO_LIVES := yes
 test-all: test ## the same, and whatever takes long
-	@PORTICO_HOSTILE_VALUES=10000 pytest tests/unit/test_injection.py tests/unit/test_app_injection.py
+	@PORTICO_HOSTILE_VALUES=10000 pytest tests/unit/test_injection.py tests/unit/test_app_injection.py tests/unit/test_streams.py
 	@PORTICO_ALL_FAULTS=1 tools/alone tools/scenarios $(LONG_SCENARIOS)
 
 .PHONY: lint

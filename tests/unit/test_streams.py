@@ -1,6 +1,11 @@
-"""The list of streams: what is passed on without being looked into."""
+"""The list of streams: what is passed on without being looked into.
+
+PORTICO_HOSTILE_VALUES says how many hostile values are tried; `make test-all` says 10000.
+"""
 
 from __future__ import annotations
+
+import os
 
 import crossplane
 import hostile
@@ -25,6 +30,7 @@ for each in NAMED["upstreams"]:
 KNOWN = named.normalise(NAMED)
 SITES = normalise_sites([{"name": "shop", "server_names": "shop.example.com", "root": "/srv"}, {"name": "plain", "server_names": "plain.example.com", "root": "/srv", "tls": False}], [])
 HOST = render.Host((1, 26, 3), (3, 5, 1))
+COUNT = int(os.environ.get("PORTICO_HOSTILE_VALUES", "1200"))
 DATABASE = {"name": "database", "port": 5432, "proxy": "10.0.0.5:5432"}
 
 
@@ -156,7 +162,7 @@ def test_hostile_values_are_refused_by_name_or_are_one_token(tmp_path):
     right = {"name": "database", "address": "192.0.2.7", "proxy": "10.0.0.5:5432", "upstream": "pool", "access": "office", "certificate": "shop"}
     assert set(keys) == right.keys()
     came_through = 0
-    for key, value in hostile.values(20261129, 1200, keys, right.__getitem__):
+    for key, value in hostile.values(20261129, COUNT, keys, right.__getitem__):
         stream = {**DATABASE, key: value} if key != "upstream" else {"name": "a", "port": 1, "upstream": value}
         try:
             got = directives(stream, tmp_path)
