@@ -93,7 +93,7 @@ class ActionModule(PorticoAction):
         question = {"state": "asked", "packages": packages, "with_passwords": True, **({"repository": repository} if repository else {})}
         state = self._ask("nginx_generation", question, task_vars)
         if not state["sourced"] and _is_ours_to_say(state, options):
-            self._source(repository, state, task_vars)
+            self._source(repository, state, packages, task_vars)
             if not self._task.check_mode:
                 state = self._ask("nginx_generation", question, task_vars)
         if options["state"] == "present" and state["unknown"] and not self._task.check_mode:
@@ -112,10 +112,10 @@ class ActionModule(PorticoAction):
             state["modules"] += modules.loaded_by(self._installed)
         return state
 
-    def _source(self, repository: dict[str, t.Any] | None, state: State, task_vars: dict[str, t.Any]) -> None:
+    def _source(self, repository: dict[str, t.Any] | None, state: State, packages: list[str], task_vars: dict[str, t.Any]) -> None:
         """Let nginx come from a repository, or from the distribution's again."""
         if repository:
-            repositories.refuse_to_replace(state)
+            repositories.refuse_to_replace(state, packages)
             if _CAS in state["missing"] and not self._task.check_mode:
                 self._install([_CAS], task_vars)
         self._repository = self._ask("nginx_repository", {"repository": repository} if repository else {}, task_vars)["url"]

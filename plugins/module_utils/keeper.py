@@ -102,7 +102,7 @@ class Problem(t.NamedTuple):
 
 
 State = dict[str, t.Any]
-"""What the tool keeps from run to run: C(renewal), the problems of the last renewal; C(told), the C(problems) of which the
+"""What the tool keeps from run to run: C(unread), whether nginx has not read yet what was written for it; C(renewal), the problems of the last renewal; C(told), the C(problems) of which the
 alarm command was last told, C(at) which time, with their C(certificates); C(success), when each part was last well."""
 
 
@@ -295,12 +295,14 @@ def reconcile(renewal: Sequence[str] | None = None) -> int:
     with serving.Lock(HOLDER, SECONDS_FOR_ANOTHER_KEEPER, LOCK, "keeps this host's certificates"):
         now, state, port = time.time(), _state(), _port()
         parts, others = look(now), []
-        is_told_more = staple(others)
+        # Until nginx has read it, whatever else comes in between.
+        state["unread"] = staple(others) or bool(state.get("unread"))
         compare(parts, port)
         different = [part for part in parts if part.differs]
-        if (different and not _is_down(different)) or (is_told_more and serving.is_active()):
+        if (different and not _is_down(different)) or (state["unread"] and serving.is_active()):
             why = serving.reload(HOLDER)
             if why is None:
+                state["unread"] = False
                 compare(different, port)
             else:
                 others.append(why)

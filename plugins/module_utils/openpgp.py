@@ -9,7 +9,6 @@ fingerprints, so that nothing else of it is trusted, whoever has put it there.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import typing as t
@@ -17,6 +16,8 @@ from collections.abc import Iterable
 
 _BLOCK = re.compile(r"-----BEGIN PGP PUBLIC KEY BLOCK-----(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL)
 _SECRET_KEY, _PUBLIC_KEY, _SECRET_SUBKEY = 5, 6, 7
+_OF_A_KEY = (_PUBLIC_KEY, 2, 13, 14, 17)
+"""What belongs to a key: signatures, names, subkeys and pictures."""
 _LINE = 64
 _CRC_START, _CRC_POLYNOMIAL = 0xB704CE, 0x1864CFB
 
@@ -49,7 +50,7 @@ def keys(content: bytes) -> dict[str, bytes]:
             raise ValueError("has a private key in it, which is nobody's business but its owner's. Give the public one.")
         if tag == _PUBLIC_KEY:
             current = _fingerprint(body)
-        if current is not None:
+        if current is not None and tag in _OF_A_KEY:
             found[current] = found.get(current, b"") + whole
     if not found:
         raise ValueError("has no public key of OpenPGP in it. Give such a file, as 'gpg --export --armor' makes it.")
@@ -68,14 +69,14 @@ def _dearmoured(content: bytes) -> bytes:
     blocks = _BLOCK.findall(content.decode("ascii", errors="replace").replace("\r\n", "\n"))
     try:
         return b"".join(map(_decoded, blocks)) if blocks else content
-    except binascii.Error as error:
+    except ValueError as error:
         raise ValueError("has a block of keys that is damaged. Fetch it again.") from error
 
 
 def _decoded(block: str) -> bytes:
     """Return what stands between the lines of one block: headers, an empty line, base64, and a checksum."""
-    _headers, _empty, body = block.partition("\n\n")
-    lines = [line.strip() for line in body.splitlines()]
+    _headers, _empty, body = re.sub(r"[ \t]+$", "", block, flags=re.MULTILINE).partition("\n\n")
+    lines = body.splitlines()
     return base64.b64decode("".join(line for line in lines if not line.startswith("=")), validate=True)
 
 
@@ -113,7 +114,7 @@ def _header(content: bytes, at: int) -> tuple[int, int, int]:
 
 def _fingerprint(body: bytes) -> str | None:
     """Return a key's fingerprint (section 5.5.4); of versions other than the fourth, which apt's keys have, none."""
-    if body[:1] != b"\x04":
+    if body[:1] != b"\x04" or len(body) > 0xFFFF:
         return None
     # What a fingerprint is made with is not ours to choose; nothing here rests on collisions of it.
     return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False).hexdigest().upper()

@@ -59,8 +59,13 @@ def texts(repository: Repository, release: Mapping[str, str], keyring: bytes) ->
     # What is trusted is written down, because the file that was fetched may have had fewer keys.
     trusted = f"# Keys: {' '.join(repository['fingerprints'])} of {repository['key_url'] or 'the play'}\n"
     sources = f"# Written by portico.web: change nginx_repository, not this file.\n{trusted}Types: deb\nURIs: {url}\nSuites: {release['VERSION_CODENAME']}\nComponents: nginx\nSigned-By:\n{key}"
-    pin = f'# Written by portico.web: nginx comes from the repository of nginx_repository.\nPackage: nginx nginx-*\nPin: origin "{urlsplit(url).hostname or ""}"\nPin-Priority: {_PRIORITY}\n'
+    pin = f'# Written by portico.web: nginx comes from the repository of nginx_repository.\nPackage: nginx nginx-*\nPin: origin "{_host(url)}"\nPin-Priority: {_PRIORITY}\n'
     return {SOURCES: sources, PREFERENCES: pin}
+
+
+def _host(url: str) -> str:
+    """Return the host of a URL as it is written there; apt compares letter by letter. A file's is none."""
+    return urlsplit(url).netloc.rpartition("@")[2].rpartition("]")[0].lstrip("[") or re.sub(r":\d*$", "", urlsplit(url).netloc)
 
 
 def is_there(repository: Repository | None) -> bool:

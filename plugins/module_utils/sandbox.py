@@ -18,9 +18,10 @@ from collections.abc import Collection, Iterable, Sequence
 
 from ansible_collections.portico.web.plugins.module_utils import commands, files, layout, serving
 
-DROP_IN = "/etc/systemd/system/nginx.service.d/portico-sandbox.conf"
+DROP_IN = "/etc/systemd/system/nginx.service.d/00-portico-sandbox.conf"
+"""Before those of other people, which count where they say something else."""
 
-_ALWAYS = ("/run", layout.CACHES, "/var/lib/nginx", "/var/log/nginx")
+_ALWAYS = ("/run", layout.CACHES, "/var/lib/nginx", "/var/log")
 
 # The master starts as root: it binds ports, opens logs that the workers own, and becomes somebody else for its workers.
 # It tells them over a pipe when to go, so it needs no right to send signals to others.
@@ -61,12 +62,16 @@ _RUN_CODE = ("auth_pam", "lua", "modsecurity", "passenger", "perl", "rtmp")
 _WORD = r"""\s+(?:"([^"\n]+)"|'([^'\n]+)'|([^\s;{}"']+))"""
 _BEGIN = r"(?:^|[;{}])\s*"
 _WRITES = re.compile(rf"{_BEGIN}(access_log|error_log|pid|lock_file|state|state_path|working_directory|\w+_temp_path|\w+_cache_path|proxy_store|fastcgi_store|uwsgi_store|scgi_store){_WORD}", re.MULTILINE)
-_LISTENS = re.compile(rf"{_BEGIN}listen\s+unix:([^\s;]+)", re.MULTILINE)
+_LISTENS = re.compile(rf"""{_BEGIN}listen\s+["']?unix:([^\s;"']+)""", re.MULTILINE)
 _INCLUDES = re.compile(rf"{_BEGIN}include{_WORD}", re.MULTILINE)
 _STORES = re.compile(rf"{_BEGIN}(?:dav_methods\s+(?!off\b)|(?:proxy|fastcgi|uwsgi|scgi)_store\s+(?!off\b))", re.MULTILINE)
 _SERVED = re.compile(rf"{_BEGIN}(?:root|alias){_WORD}", re.MULTILINE)
-_TEMPORARY = re.compile(r"(?:unix:|\b(?:root|alias|\w+_(?:path|log|file|store|certificate|key))\s+[\"']?)/(?:var/)?tmp/")
-_NO_PATH = re.compile(r"(off|on|stderr|syslog:.*|memory:.*)$")
+_TEMPORARY = re.compile(r"""(?:unix:|\b(?!location\b)[a-z_]+\s+["']?)/(?:var/)?tmp(?![\w.-])""")
+_COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
+_AS_OTHERS = re.compile(r"\bproxy_bind\s[^;]*\btransparent\b")
+_WHERE_IT_IS_SAID = re.compile(rf"""{_BEGIN}(?:access_log|error_log)\s+["']?\$""", re.MULTILINE)
+_SERVES = re.compile(rf"{_BEGIN}(?:server\s*\{{|listen\s)", re.MULTILINE)
+_NO_PATH = re.compile(r"(off|on|stderr|syslog:.*|memory:.*|/dev/.*)$")
 _NEVER_WHOLE = ("/", "/boot", "/etc", "/root", "/usr")
 """Folders of which only what is named is written to, whatever nginx wants to make in them."""
 
@@ -92,13 +97,30 @@ class Sandbox(t.NamedTuple):
         return f"# Written by portico.web: nginx_sandbox. Where nginx may write follows from its configuration.\n[Service]\n{lines}"
 
 
-def why_not(modules: Iterable[str]) -> str | None:
+def why_not(modules: Iterable[str], texts: Collection[str]) -> str | None:
     """Return why a host's nginx has no sandbox; None where it has.
 
     :param modules: the dynamic modules that it loads.
+    :param texts: all files of the configuration.
     """
     found = next((module for module in modules if any(f"_{name}_" in module for name in _RUN_CODE)), None)
-    return f"the module {found} runs what others wrote" if found else None
+    if found:
+        return f"the module {found} runs what others wrote"
+    if _is_said(_AS_OTHERS, texts):
+        return "proxy_bind with transparent takes rights over the network"
+    if _is_said(_WHERE_IT_IS_SAID, texts):
+        return "a variable says where a log is"
+    return None
+
+
+def _is_said(what: re.Pattern[str], texts: Iterable[str]) -> bool:
+    """Return whether one of the texts says something, and not in a comment."""
+    return any(what.search(text) and what.search(_COMMENT.sub("", text)) for text in texts)
+
+
+def serves(texts: Iterable[str]) -> bool:
+    """Return whether a configuration has a server."""
+    return _is_said(_SERVES, texts)
 
 
 def of(texts: Collection[str], prefix: str) -> Sandbox:
@@ -110,21 +132,22 @@ def of(texts: Collection[str], prefix: str) -> Sandbox:
     found = set(_ALWAYS)
     for text in texts:
         for name, *words in _WRITES.findall(text):
-            found |= _written(name, "".join(words), prefix)
+            found |= _written(name, os.path.join(prefix, "".join(words)), "".join(words))
         found |= {os.path.dirname(path) for path in _LISTENS.findall(text)}
-        if _STORES.search(text):
-            found |= {path for path in map("".join, _SERVED.findall(text)) if "$" not in path}
-    folders = sorted(os.path.normpath(path) for path in found if path.startswith("/"))
-    return Sandbox(tuple(path for path in dict.fromkeys(folders) if not _is_below(path, folders)), not any(map(_TEMPORARY.search, texts)))
+    if any(map(_STORES.search, texts)):
+        # Where nginx stores what it is given, somewhere below what it serves.
+        found |= {os.path.join(prefix, path).partition("$")[0] for text in texts for path in map("".join, _SERVED.findall(text))}
+    folders = sorted({path for path in map(os.path.normpath, found) if path.startswith("/")} - {*_NEVER_WHOLE})
+    return Sandbox(tuple(path for path in folders if not _is_below(path, folders)), not _is_said(_TEMPORARY, texts))
 
 
-def _written(name: str, path: str, prefix: str) -> set[str]:
+def _written(name: str, path: str, word: str) -> set[str]:
     """Return the folder that a directive needs to be writable."""
-    if _NO_PATH.match(path):
+    if _NO_PATH.match(word):
         return set()
-    constant, variable, _rest = os.path.join(prefix, path).partition("$")
+    constant, variable, _rest = path.partition("$")
     if name.endswith("_store"):
-        return {constant.rstrip("/") if variable else os.path.dirname(constant)}
+        return {constant if variable else os.path.dirname(constant)}
     folder = os.path.dirname(constant if variable else constant.rstrip("/"))
     # One that nginx makes is made again where somebody has removed it, in the folder above.
     return {folder} if folder not in _NEVER_WHOLE else {constant}
@@ -197,17 +220,26 @@ def open_up(wanted: Sandbox, process: str) -> str | None:
 
     :param process: the process ID of its master.
     """
-    for folder in wanted.folders if is_sandboxed(process) else ():
-        if os.path.isdir(folder) and not os.access(f"/proc/{process}/root{folder}", os.W_OK):
+    for folder in map(os.path.realpath, wanted.folders if is_sandboxed(process) else ()):
+        if not all(os.access(f"/proc/{process}/root{path}", os.W_OK) for path in _mounted(folder, process)):
             why = _open(folder, process)
             if why:
                 return f"{folder} is not writable for it: {why}"
     return None
 
 
+def _mounted(folder: str, process: str) -> list[str]:
+    """Return what there is of a folder that root may write to: itself, and what is mounted below it where nginx sees it."""
+    lines = (files.read(f"/proc/{process}/mountinfo") or "").splitlines()
+    # See proc_pid_mountinfo(5): the fifth field, in which blanks are octal.
+    places = {re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line.split()[4]) for line in lines}
+    return [path for path in (folder, *sorted(place for place in places if _is_below(place, [folder]))) if os.access(path, os.W_OK)]
+
+
 def _open(folder: str, process: str) -> str | None:
     inside: Sequence[str] = ["nsenter", f"--mount=/proc/{process}/ns/mnt", "mount"]
-    for arguments in (["--bind", folder, folder], ["-o", "remount,bind,rw", folder]):
+    below = _mounted(folder, process)
+    for arguments in (["--rbind", folder, folder], *(["-o", "remount,bind,rw", path] for path in below)):
         done = commands.run([*inside, *arguments])
         if done.rc != 0:
             return done.err.strip() or "mount did not say why"
@@ -221,7 +253,7 @@ def try_out(wanted: Sandbox, command: Sequence[str]) -> str | None:
     """
     properties = [word for line in (f"LimitNOFILE={serving.OPEN_FILES}", *wanted.properties) for word in ("--property", line)]
     try:
-        done = commands.run(["systemd-run", "--quiet", "--wait", "--pipe", "--collect", *properties, *command])
+        done = commands.run(["systemd-run", "--quiet", "--wait", "--pipe", "--collect", *properties, *command], seconds=serving.SECONDS_TO_START)
     except OSError as error:
         return str(error)
     return None if done.rc == 0 else " ".join((done.err or done.out).split()) or f"it ended with {done.rc}"
@@ -229,17 +261,24 @@ def try_out(wanted: Sandbox, command: Sequence[str]) -> str | None:
 
 # ---- the drop-in
 
+_REFUSED = "# Written by portico.web: nginx does not start in its sandbox on this host. "
+
 
 def drop_in(wanted: Sandbox | None, why_not: str | None) -> str | None:
     """Return the text of the drop-in; None where there is to be none.
 
-    :param why_not: what nginx said when it did not start in the sandbox, if that was tried just now and it did not.
+    :param why_not: what nginx said when it did not start in the sandbox.
     """
     if wanted is None:
         return None
     if why_not:
-        return f"# Written by portico.web: nginx does not start in its sandbox on this host. {why_not}\n# {files.digest(wanted.text)}\n"
-    return files.read(DROP_IN) if is_written(wanted) else wanted.text
+        return f"{_REFUSED}{why_not}\n# {files.digest(wanted.text)}\n"
+    return wanted.text
+
+
+def is_tried(wanted: Sandbox) -> bool:
+    """Return whether nginx is known to start in a sandbox, because its unit has this one."""
+    return files.read(DROP_IN) == wanted.text
 
 
 def is_written(wanted: Sandbox | None) -> bool:
@@ -248,6 +287,12 @@ def is_written(wanted: Sandbox | None) -> bool:
     if wanted is None or there is None:
         return wanted is there
     return there == wanted.text or there.endswith(f"\n# {files.digest(wanted.text)}\n")
+
+
+def said() -> str | None:
+    """Return why a host's nginx does not start in its sandbox, as it was found when that was tried last; None where it does."""
+    there = files.read(DROP_IN) or ""
+    return there.removeprefix(_REFUSED).splitlines()[0] if there.startswith(_REFUSED) else None
 
 
 def is_in_unit() -> bool:

@@ -28,6 +28,8 @@ SECONDS_OF_DOUBT = 3
 """nginx tries for so long to do what it is told. What its log says sooner may be somebody's URL."""
 SECONDS_TO_PROVE = 60
 SECONDS_FOR_ANOTHER_RUN = 300
+SECONDS_TO_START = 900
+"""nginx looks names up when it starts, and when it tests. While the DNS is silent it waits ten seconds for each."""
 SECONDS_FOR_A_HANDSHAKE = 10
 
 OPEN_FILES = 65_536
@@ -190,7 +192,7 @@ def let_open_files(process: str) -> None:
 
 def _reload() -> str | None:
     let_open_files(str(os.getpid()))
-    test = commands.run([commands.find("nginx") or "nginx", "-t", "-q"])
+    test = commands.run([commands.find("nginx") or "nginx", "-t", "-q"], seconds=SECONDS_TO_START)
     if test.rc != 0:
         return f"nginx refuses its configuration: {relevant(test.err or test.out)}"
     # Not before the test: what that complains of is in the log too.

@@ -35,13 +35,12 @@ def read(etc: str, switched_off: str | None, pristine: bool = False, is_vendors:
     :param switched_off: a file that will not be there any more.
     :param pristine: whether nginx.conf is the packaged one, which loses nothing.
     :param is_vendors: whether the package is that of nginx's vendor.
-    :returns: C(directives), name -> file of those at the http level that are said in it; C(default_servers), address
-        (C(0.0.0.0:80), C([::]:443)) -> file; C(servers), a file that has a server block, or None; C(streams), the file that has a stream block, or None; C(main), the directives of an nginx.conf that somebody wrote and that
+    :returns: C(directives), name -> file of those at the http level that are said in it, of the form of a log also with its own name; C(default_servers), address
+        (C(0.0.0.0:80), C([::]:443)) -> file; C(streams), the file that has a stream block, or None; C(main), the directives of an nginx.conf that somebody wrote and that
         ours would put an end to, each as C(name (line N)).
     """
     directives: dict[str, str] = {}
     defaults: dict[str, str] = {}
-    servers = None
     for pattern in _PLACES:
         for path in sorted(glob.glob(f"{etc}/{pattern}")):
             if path == switched_off or not os.path.isfile(path):
@@ -50,11 +49,12 @@ def read(etc: str, switched_off: str | None, pristine: bool = False, is_vendors:
             for depth, words, _line in _statements(path):
                 if depth == 0:
                     directives.setdefault(words[0], name)
-                    servers = servers or (name if words[0] == "server" else None)
+                    if words[0] == "log_format":
+                        directives.setdefault(" ".join(words[:2]), name)
                 elif words[0] == "listen" and "default_server" in words[2:] and "quic" not in words[2:]:
                     defaults.setdefault(_address(words[1]), name)
     others = (os.path.relpath(path, etc) for path in sorted(glob.glob(f"{etc}/modules-enabled/*.conf")) if any(depth == 0 and words[0] == "stream" for depth, words, _line in _statements(path)))
-    return {"directives": directives, "default_servers": defaults, "servers": servers, "streams": next(others, None), "main": [] if pristine else _lost(f"{etc}/nginx.conf", is_vendors)}
+    return {"directives": directives, "default_servers": defaults, "streams": next(others, None), "main": [] if pristine else _lost(f"{etc}/nginx.conf", is_vendors)}
 
 
 def _statements(path: str) -> list[tuple[int, list[str], int]]:

@@ -48,11 +48,8 @@ def loadable() -> dict[str, list[str]]:
 
 
 def modules_of(package: str) -> list[str]:
-    """Return what the modules of a package are called that is not there yet, as far as its name tells it."""
-    if not package.startswith(PREFIX):
-        return []
-    name = package.removeprefix(PREFIX)
-    return [f"ngx_http_{each}_module" for each in (("brotli_filter", "brotli_static") if name == "brotli" else (name.replace("-", "_"),))]
+    """Return what the modules of a package are called that is not there yet, where its name tells it and somebody asks: of brotli."""
+    return ["ngx_http_brotli_filter_module", "ngx_http_brotli_static_module"] if package == f"{PREFIX}brotli" else []
 
 
 def _renamed(name: str) -> str:

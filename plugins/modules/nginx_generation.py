@@ -224,7 +224,7 @@ certbot_edits:
 strangers:
   description:
     - What other people's files say that concerns ours, C(directives) of the http level (name to file),
-      C(default_servers) (address to file), C(servers), a file that has a server block, and C(streams), one that has a stream block.
+      C(default_servers) (address to file) and C(streams), the file that has a stream block.
   returned: state is asked
   type: dict
 tested:
@@ -301,6 +301,7 @@ YIELDING = ETC + "/portico-default-site" + files.SUFFIX
 YIELDED = layout.NGINX + "/default-site.conf"
 """The default site without its claim to be the default server, served while ours comes and it goes."""
 STAGE = "/run/portico-nginx-test-"
+STAYS = "nginx stays in the sandbox that it was started in until it is started again: systemctl restart nginx, when it suits your visitors."
 ENABLED = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated")
 """The states of a unit's file for which C(systemctl is-enabled) says yes."""
 
@@ -321,9 +322,14 @@ ExecStartPre=/bin/rm -f {layout.NGINX_SOCKET}
 # nginx itself may not write there.
 ExecStartPre=+/bin/sh -c 'test -e {MAIN} || cp {PACKAGED} {MAIN}'
 ExecStartPre=/usr/sbin/nginx -t -q -g 'daemon on; master_process on;'
-# nginx looks names up when it starts. While the DNS is silent it waits ten seconds for each, and is not to be ended for that.
-TimeoutStartSec=15min
 Restart=on-failure
+""",
+    # Before those of other people, which count where they say something else.
+    "/etc/systemd/system/nginx.service.d/00-portico.conf": f"""\
+# Written by portico.web.
+[Service]
+# nginx looks names up when it starts. While the DNS is silent it waits ten seconds for each, and is not to be ended for that.
+TimeoutStartSec={serving.SECONDS_TO_START}
 LimitNOFILE={serving.OPEN_FILES}
 """,
     "/etc/tmpfiles.d/portico-nginx.conf": f"""\
@@ -388,7 +394,7 @@ class Nginx:
             "passwords": store.passwords(number) if self.module.params["with_passwords"] else {},
             "certificates": _certificates(),
             "entered": files.target(MAIN) == "portico/nginx.conf" and files.target(ENTRANCE) == store.LIVE and self._is_diverted(),
-            "fitted": all(files.read(path) == text for path, text in FITTINGS.items()) and sandbox.is_written(self.sandbox(manifest, texts, loaded, prefix, default_site)),
+            "fitted": all(files.read(path) == text for path, text in FITTINGS.items()) and self.has_sandbox(manifest, texts, loaded, prefix, default_site),
             "sandboxed": sandbox.is_sandboxed(serving.master()),
             "default_site": default_site,
             "active": active,
@@ -418,34 +424,43 @@ class Nginx:
 
     # ---- testing
 
-    def sandbox(self, manifest: Manifest, tree: dict[str, str], loaded: list[str], prefix: str, pristine: bool) -> sandbox.Sandbox | None:
-        """Return the sandbox for a configuration; None where there is to be none."""
-        if not manifest["host"]["settings"].get("sandbox", True) or sandbox.why_not([*loaded, *_loaded(tree.get("nginx.conf", ""))]):
-            return None
+    def sandbox(self, manifest: Manifest, tree: dict[str, str], loaded: list[str], prefix: str, pristine: bool) -> tuple[sandbox.Sandbox, str | None]:
+        """Return the sandbox in which nginx can do what a configuration says, and why its unit has none: nothing where nobody wants one."""
         own = [text for path, text in tree.items() if path.endswith(".conf")]
-        return sandbox.of(sandbox.configuration(own, ETC, strangers.PLACES, self._left_out(pristine)), prefix)
+        texts = sandbox.configuration(own, ETC, strangers.PLACES, self._left_out(pristine))
+        is_wanted = manifest["host"]["settings"].get("sandbox", True)
+        why_not = sandbox.why_not([*loaded, *_loaded(tree.get("nginx.conf", ""))], texts) if is_wanted else ""
+        return sandbox.of(texts, prefix), why_not
+
+    def has_sandbox(self, *configuration: t.Any) -> bool:
+        """Return whether nginx's unit is sandboxed as it is to be."""
+        box, why_not = self.sandbox(*configuration)
+        return sandbox.is_written(box if why_not is None else None)
 
     @staticmethod
-    def outside(manifest: Manifest, tree: dict[str, str], loaded: list[str], why_not: str | None) -> str:
-        """Return why nginx is not in a sandbox, in words for the person; nothing where it is, or is not to be."""
-        if not manifest["host"]["settings"].get("sandbox", True):
-            return ""
-        why_not = why_not or sandbox.why_not([*loaded, *_loaded(tree.get("nginx.conf", ""))])
+    def outside(why_not: str | None) -> str:
+        """Return how it is otherwise with nginx's sandbox than people may think, in words for the person.
+
+        :param why_not: why there is none; nothing where nobody wants one.
+        """
+        is_sandboxed = sandbox.is_sandboxed(serving.master())
+        if why_not == "":
+            return STAYS if is_sandboxed else ""
+        why_not = why_not or sandbox.said()
         if why_not:
             return f"nginx's unit has no sandbox on this host: {why_not}. nginx_sandbox: false says that it is to have none."
-        if not sandbox.is_in_unit() or sandbox.is_sandboxed(serving.master()):
-            return ""
-        return "nginx is not in its sandbox before it is started again: systemctl restart nginx, when it suits your visitors."
+        return "" if is_sandboxed else "nginx is not in its sandbox before it is started again: systemctl restart nginx, when it suits your visitors."
 
-    def test(self, tree: dict[str, str], certificates: list[str], pristine: bool, wanted: sandbox.Sandbox | None) -> str | None:
+    def test(self, tree: dict[str, str], certificates: list[str], pristine: bool, box: sandbox.Sandbox, is_wanted: bool) -> str | None:
         """Let nginx test a configuration as it will be live, strangers' files and relative includes resolving alike.
 
         nginx takes relative paths from the folder of the file that C(-c) names. So that folder is made to look
         like /etc/nginx after the change, out of links, and is removed again.
 
         :param pristine: whether the packaged default site will be switched off.
-        :param wanted: the sandbox that nginx will be in.
-        :returns: why nginx cannot be in it on this host.
+        :param box: the sandbox in which nginx can do it.
+        :param is_wanted: whether it will be in it.
+        :returns: why it cannot be in it on this host.
         :raises GenerationError: in nginx's own words.
         """
         with self._stage(pristine) as stage:
@@ -453,7 +468,7 @@ class Nginx:
             store.write_tree(f"{stage}/portico", tree, "")
             os.symlink("portico/nginx.conf", f"{stage}/nginx.conf")
             self._stage_certificates(stage, certificates)
-            return self._ask_nginx(stage, tree, wanted)
+            return self._ask_nginx(stage, tree, box, is_wanted)
 
     def test_without(self) -> None:
         """Let nginx test what will be left when portico.web is gone.
@@ -494,7 +509,7 @@ class Nginx:
         for name in names:
             os.symlink(layout.certificate_link(name) if name in there else placeholder, f"{folder}/{name}")
 
-    def _ask_nginx(self, stage: str, tree: dict[str, str], wanted: sandbox.Sandbox | None = None) -> str | None:
+    def _ask_nginx(self, stage: str, tree: dict[str, str], box: sandbox.Sandbox | None = None, is_wanted: bool = False) -> str | None:
         command = [self.binary, "-t", "-q", "-c", f"{stage}/nginx.conf"]
         # nginx opens the logs that a configuration names, and makes its folders, when it only tests it.
         self._keep_worker(f"{stage}/nginx.conf")
@@ -503,11 +518,12 @@ class Nginx:
         serving.let_open_files(str(os.getpid()))
         try:
             rc, _out, err = self.module.run_command(command)
-            why = sandbox.try_out(wanted, command) if rc == 0 and wanted and not sandbox.is_written(wanted) else None
+            why = sandbox.try_out(box, command) if rc == 0 and box and is_wanted and not sandbox.is_tried(box) else None
         finally:
             # Another run may have published a cache meanwhile, whose folder workers could not make again.
             named = _named_caches(store.texts(store.live_number()))
-            for path in newcomers - named:
+            # And what a sandbox lets it write to has to be there when that is made.
+            for path in newcomers - named - set(box.folders if box else ()):
                 _remove_empty(path)
         if rc != 0:
             words = serving.relevant(err.replace(f"{stage}/portico/", "").replace(f"{stage}/", f"{ETC}/"))
@@ -527,7 +543,7 @@ class Nginx:
 
     # ---- acting
 
-    def publish(self, tree: dict[str, str], wanted: Manifest, state: dict[str, t.Any], why: str, box: sandbox.Sandbox | None, drop_in: str | None) -> int:
+    def publish(self, tree: dict[str, str], wanted: Manifest, state: dict[str, t.Any], why: str, box: sandbox.Sandbox, drop_in: str | None) -> int:
         """Make a tested configuration the live one; on any failure put everything back.
 
         :param box: the sandbox that nginx needs for it, whether it is in one or not.
@@ -547,8 +563,7 @@ class Nginx:
                 files.point(store.LIVE, f"generations/{number}")
             self._make_logs(tree)
             self.fit(drop_in)
-            if box:
-                self._open_up(box)
+            self._open_up(box)
             if state["default_site"]:
                 self._have_default_site_yield()
             self._enter()
@@ -579,6 +594,8 @@ class Nginx:
             self.undo.append(files.restored(ENTRANCE))
             files.remove(ENTRANCE)
             if state["active"]:
+                left = sandbox.configuration([files.read(MAIN) or ""], ETC, strangers.PLACES, None)
+                self._open_up(sandbox.of(left, state["prefix"]))
                 self._reload(None)
         if self._is_diverted():
             files.remove(PACKAGED)
@@ -652,6 +669,9 @@ class Nginx:
         os.makedirs(layout.NGINX_RUN, mode=0o700, exist_ok=True)
         fittings = {**FITTINGS, sandbox.DROP_IN: drop_in}
         different = [path for path, text in fittings.items() if files.read(path) != text]
+        if different:
+            # The last of what is undone.
+            self.undo.append(self._daemon_reload)
         for path in different:
             folder = os.path.dirname(path)
             if not os.path.isdir(folder):
@@ -661,7 +681,6 @@ class Nginx:
             text = fittings[path]
             files.remove(path) if text is None else files.write(path, text)
         if different:
-            self.undo.append(self._daemon_reload)
             self._daemon_reload()
 
     @staticmethod
@@ -775,10 +794,11 @@ class Nginx:
             raise GenerationError(f"nginx did not start with the new configuration, and the one before is back: {self._last_words()}")
         self._prove(number, log, set())
 
-    @staticmethod
-    def _serves_nobody(state: dict[str, t.Any]) -> bool:
+    def _serves_nobody(self, state: dict[str, t.Any]) -> bool:
         """Return whether nginx has run for nobody yet, as after its package was installed, and not in a sandbox."""
-        return not (state["entered"] or state["sandboxed"] or state["strangers"]["servers"] or state["strangers"]["streams"]) and sandbox.is_in_unit()
+        if state["entered"] or state["sandboxed"] or not sandbox.is_in_unit():
+            return False
+        return not sandbox.serves(sandbox.configuration([], ETC, strangers.PLACES, self._left_out(state["default_site"])))
 
     def _restart(self, number: int) -> None:
         """Start nginx anew, which is how it comes into its sandbox."""
@@ -1032,19 +1052,21 @@ def _publish(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
         live = store.texts(state["generation"])
         result["before"] = {path: shown(path, live[path]) for path in result["files"] if path in live}
         result["after"] = {path: shown(path, tree[path]) for path in result["files"] if path in tree}
-    box = nginx.sandbox(wanted, tree, state["modules"], state["prefix"], state["default_site"])
-    why_not = nginx.test(tree, certificates_of(wanted), state["default_site"], box) if tested else None
-    drop_in = sandbox.drop_in(box, why_not)
-    if box and sandbox.is_shut_out(box, serving.master()):
+    box, why_not = nginx.sandbox(wanted, tree, state["modules"], state["prefix"], state["default_site"])
+    is_wanted = why_not is None
+    refused = nginx.test(tree, certificates_of(wanted), state["default_site"], box, is_wanted) if tested else None
+    drop_in = sandbox.drop_in(box if is_wanted else None, refused)
+    needs = "something in /tmp or /var/tmp, and it has such folders of its own since then" if sandbox.is_shut_out(box, serving.master()) else why_not if state["sandboxed"] else None
+    if needs:
         if not module.check_mode:
             nginx.fit(drop_in)
         raise GenerationError(
-            "The new configuration names something in /tmp or /var/tmp, and nginx has such folders of its own since it was started, so what was live is live. "
-            "Keep it elsewhere. Or: its unit is prepared now; run systemctl restart nginx when it suits your visitors, and then the play again."
+            f"nginx was started in a sandbox, and the new configuration needs what that does not let it: {needs}. What was live is live. "
+            "Its unit is prepared now: run systemctl restart nginx when it suits your visitors, and then the play again. Or do without."
         )
     if not module.check_mode:
         result["generation"] = nginx.publish(tree, wanted, state, why, box, drop_in)
-        result["sandbox"] = nginx.outside(wanted, tree, state["modules"], why_not)
+        result["sandbox"] = nginx.outside(refused if is_wanted else why_not)
     if params["state"] == "restored":
         result["restored"] = source
     return {"changed": True, "tested": tested, **result}
@@ -1060,8 +1082,7 @@ def _leave(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
         nginx.test_without()
     if not module.check_mode:
         nginx.leave(state)
-    stays = "nginx stays in the sandbox that it was started in until it is started again: systemctl restart nginx, when it suits your visitors."
-    return {"changed": True, "sandbox": stays if state["sandboxed"] else "", "generation": 0, "files": sorted(files_of(state["manifest"])), "tested": nginx.binary is not None}
+    return {"changed": True, "sandbox": STAYS if state["sandboxed"] else "", "generation": 0, "files": sorted(files_of(state["manifest"])), "tested": nginx.binary is not None}
 
 
 def main() -> None:

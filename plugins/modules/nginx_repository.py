@@ -47,6 +47,7 @@ url:
 import os
 import time
 import typing as t
+from http.client import HTTPException
 from urllib.error import URLError
 
 from ansible.module_utils.basic import AnsibleModule
@@ -77,7 +78,7 @@ def _keyring(repository: dict[str, t.Any]) -> bytes:
         return b"".join(openpgp.keys(repository["key"].encode()).values())
     try:
         content = open_url(where, timeout=SECONDS_TO_FETCH, follow_redirects="safe").read(LARGEST_KEY)
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:
         raise RepositoryError(f'nginx_repository, key "key": "{where}" cannot be fetched by this host: {error}. Give a copy of it, as a file on the controller.') from error
     try:
         return openpgp.chosen(content, repository["fingerprints"])

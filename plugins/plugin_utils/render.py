@@ -36,11 +36,11 @@ _FILES = (
     *("forwarded.conf", "proxy.conf", "fastcgi.conf", "grpc.conf", "uwsgi.conf"),
     *("acme.conf", "pages.conf", "http.conf", "listens.conf", "listens-tls.conf", "default.conf"),
 )
-_REPEATED = {"include", "add_header", "set_real_ip_from"}
+_REPEATED = {"include", "add_header", "set_real_ip_from", "log_format"}
 """Directives that others may say as well as we: nginx does what all of them say."""
 _HTTP_LEVEL = ("nginx.conf", "tls.conf", "visitors.conf", "logs.conf")
 
-_LEFT_TO_INCLUDED = {"resolver", "resolver_timeout"}
+_LEFT_TO_INCLUDED = {"resolver", "resolver_timeout", "client_header_timeout"}
 """Directives that nginx goes on without, and that a file may say which somebody includes at the http level."""
 
 _STAPLING = re.compile(r"^\s*include portico/certificates/\S+/stapling\*\.conf;\n", re.MULTILINE)
@@ -130,7 +130,7 @@ def base(settings: Mapping[str, t.Any], host: Host, has_streams: bool = False) -
     texts = {name: _environment().get_template(f"{name}.j2").render(common) for name in (*_FILES, *(["streams.conf"] if has_streams else []))}
     page = _environment().get_template("page.html.j2")
     texts.update({f"pages/{name}.html": page.render(page=each) for name, each in pages.standard().items()})
-    taken = {words[0] for depth, words, _line in statements(common["extra_config"]) if depth == 0}.union(host.taken_directives)
+    taken = _taken(common["extra_config"], host)
     if "include" in taken:
         taken |= _LEFT_TO_INCLUDED
     for name in _HTTP_LEVEL:
@@ -193,6 +193,8 @@ def site_files(
     common = {**_common(settings, host), "scope": scope, "around": guards.NONE, "kept": _kept(scope, sites)}
     sockets = {app["name"]: layout.app_socket(app["name"]) for app in apps}
     files = {}
+    # What the http level says holds for all sites, and ours beside a certificate would count instead.
+    said_for_all = bool(_taken(common["extra_config"], host) & _STAPLING_ONCE)
     for site in sites:
         leads = [*([moves.variable(scope, site)] if site["moved"] else []), *([moves.slash(scope, site)["variable"]] if site["trailing_slash"] else [])]
         values = {**common, "site": site, "upstreams": _upstreams(site, sockets), "leads": leads, "unwelcome": agents.variable(scope, site) if site["refuse_agents"] else None}
@@ -202,8 +204,14 @@ def site_files(
         else:
             text = own_templates.render(site, resolve(site["template"]), _environment(), values, variables or {})
             says_it = _says_stapling(text, 1)
-        files[f"sites/{site['name']}.conf"] = _STAPLING.sub("", text) if says_it else text
+        files[f"sites/{site['name']}.conf"] = _STAPLING.sub("", text) if says_it or said_for_all else text
     return files
+
+
+def _taken(extra_config: str, host: Host) -> set[str]:
+    """Return the directives of the http level that others say; of the form of a log, with its name."""
+    said = [words for depth, words, _line in statements(extra_config) if depth == 0]
+    return {words[0] for words in said}.union(host.taken_directives, (" ".join(words[:2]) for words in said if words[0] == "log_format"))
 
 
 def _says_stapling(text: str, depth: int) -> bool:

@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import re
 import typing as t
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from ansible_collections.portico.web.plugins.module_utils import openpgp
+from ansible_collections.portico.web.plugins.module_utils import openpgp, vendors
 from ansible_collections.portico.web.plugins.plugin_utils import entries, formats
 from ansible_collections.portico.web.plugins.plugin_utils.controller import ReadText
 from ansible_collections.portico.web.plugins.plugin_utils.entries import HIDDEN, PorticoError, problem
 
 _VARIABLE: t.Final = "nginx_repository"
 _BEGINNING = "-----BEGIN PGP"
+_WITH_PASSWORD: t.Final = r"\s*[a-z]+://[^/]*@"
 
 
 def normalise(value: object) -> dict[str, t.Any]:
@@ -30,7 +31,7 @@ def normalise(value: object) -> dict[str, t.Any]:
     if len(given) != 1:
         raise _mistake("channel or url", HIDDEN, "is missing. Say with one of them where nginx comes from." if not given else "are given together. Keep one.")
     for key in ("url", "key"):
-        if re.match(r"[a-z]+://[^/]*@", found[key] or ""):
+        if re.match(_WITH_PASSWORD, found[key] or "", re.IGNORECASE):
             raise _mistake(key, HIDDEN, "has a name or a password in it, which everybody on the host could read. Put them into /etc/apt/auth.conf.d there (apt_auth.conf(5)), and give the key as a file.")
     if not found["fingerprints"]:
         raise _mistake("fingerprints", [], "is empty, so that nobody is trusted. Write at least one.")
@@ -61,16 +62,19 @@ def asked(repository: Mapping[str, t.Any], read_text: ReadText) -> dict[str, t.A
         raise _mistake("key", shown, str(error)) from error
 
 
-def refuse_to_replace(state: Mapping[str, t.Any]) -> None:
+def refuse_to_replace(state: Mapping[str, t.Any], packages: Sequence[str]) -> None:
     """Refuse a host that has the distribution's nginx.
 
+    :param packages: those that nginx would be, by Debian's names.
     :raises PorticoError: saying how to go on.
     """
     if state["distributions"]:
         version = f" {'.'.join(map(str, state['version']))}" if state["installed"] else ""
+        names = [name for name in vendors.renamed(packages) if name.startswith("nginx")]
         raise PorticoError(
             f"{_VARIABLE}: this host has nginx{version} of the distribution. apt would stop it and take it off, with its modules, before it puts another "
-            "in its place, and so nothing was changed. When the sites may be away for a minute, run 'apt-get remove nginx nginx-common' and then this play again: it brings them back."
+            f"in its place, and so nothing was changed. See first that the repository has {' and '.join(names)} for it. "
+            "When the sites may be away for a minute, run 'apt-get remove nginx nginx-common' and then this play again: it brings them back."
         )
 
 
@@ -79,19 +83,22 @@ def _mistake(key: str, value: object, why: str) -> PorticoError:
 
 
 def _is_url(value: str) -> bool:
-    return value.startswith(("https://", "http://"))
+    return value.lower().startswith(("https://", "http://"))
 
 
 def _url(value: str) -> str:
+    if re.match(_WITH_PASSWORD, value, re.IGNORECASE):
+        return value  # refused below, without being shown
     url = urlsplit(formats.printable(value))
     is_file = url.scheme == "file" and not url.netloc and url.path.startswith("/")
     if not is_file and (url.scheme not in ("http", "https") or not url.hostname) or url.query or url.fragment or re.search(r"\s|[][\"']", value):
         raise ValueError("is not the URL of a repository. Write one such as https://mirror.example.com/nginx/debian, or file:/srv/nginx.")
-    return value.rstrip("/")
+    # As apt writes it.
+    return f"file:{url.path.rstrip('/')}" if is_file else value.rstrip("/")
 
 
 def _key(value: str) -> str:
-    return value if value.startswith(_BEGINNING) else formats.printable(value)
+    return value if value.startswith(_BEGINNING) or re.match(_WITH_PASSWORD, value, re.IGNORECASE) else formats.printable(value)
 
 
 def _fingerprint(value: str) -> str:

@@ -165,6 +165,18 @@ def test_a_host_from_before_there_was_stapling_reloads_for_it_alone(host, run, m
     assert (run("reconcile").code, host.reloads) == (0, 1)
 
 
+def test_what_nginx_could_not_read_then_it_reads_later(host, run, monkeypatch):
+    """Its reload is refused for another reason, and next time nothing is to be written any more."""
+    host.add("shop")
+    settled = iter([True, False, False])
+    monkeypatch.setattr(stapling, "settle", lambda folder: next(settled))
+    host.refuses = "nginx refuses its configuration"
+    assert (run("reconcile").code, host.reloads) == (1, 1)
+    host.refuses = None
+    assert (run("reconcile").code, host.reloads) == (0, 2)
+    assert (run("reconcile").code, host.reloads) == (0, 2)
+
+
 def test_stapling_that_cannot_be_written_keeps_no_certificate_from_being_served(host, run, monkeypatch):
     host.add("shop")
 

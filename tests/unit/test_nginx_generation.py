@@ -111,3 +111,16 @@ def test_a_file_is_the_packages_own_whichever_package_it_is(monkeypatch, tmp_pat
     assert nginx._is_pristine(str(site))
     site.write_text("server { listen 81; }\n")
     assert not nginx._is_pristine(str(site))
+
+
+def test_systemd_reads_units_again_when_they_are_what_they_were(tmp_path, monkeypatch):
+    path, drop_in, seen = tmp_path / "unit.d/portico.conf", tmp_path / "unit.d/sandbox.conf", []
+    monkeypatch.setattr(nginx_generation, "FITTINGS", {str(path): "new"})
+    monkeypatch.setattr(nginx_generation.sandbox, "DROP_IN", str(drop_in))
+    monkeypatch.setattr(nginx_generation.layout, "NGINX_RUN", str(tmp_path / "run"))
+    monkeypatch.setattr(nginx_generation.Nginx, "_daemon_reload", lambda _self: seen.append((path.exists(), drop_in.exists())))
+    nginx = nginx_generation.Nginx(SimpleNamespace(get_bin_path=lambda *_args, **_more: None))
+    nginx.fit("sandbox")
+    for step in reversed(nginx.undo):
+        step()
+    assert seen == [(True, True), (False, False)]

@@ -323,6 +323,13 @@ def test_what_a_site_says_of_stapling_itself_is_not_said_twice(extra, is_stapled
     assert text.count("/stapling*.conf;") == (2 if is_stapled else 0) and text.count("/transport.conf;") == 2
 
 
+@pytest.mark.parametrize(("extra", "theirs", "is_stapled"), [("ssl_stapling off;", (), False), ("", ("ssl_trusted_certificate",), False), ("", ("ssl_certificate",), True)])
+def test_what_is_said_of_stapling_for_all_sites_counts(extra, theirs, is_stapled):
+    site = {"name": "blog", "server_names": ["blog.example.test"], "root": "/srv/blog"}
+    texts = render.site_files(normalise_sites([site], []), [], render.Host(taken_directives=theirs), {"extra_config": extra})
+    assert all(("/stapling*.conf;" in text) is is_stapled for text in texts.values()) and texts
+
+
 def test_nginx_looks_responders_up_at_the_hosts_resolvers_or_at_those_it_is_given():
     host = render.Host(nameservers=("192.0.2.53", "[2001:db8::53]"), ipv6=False)
     assert "\nresolver 192.0.2.53 [2001:db8::53] ipv6=off;\nresolver_timeout 5s;\n" in render.base({}, host)["tls.conf"]

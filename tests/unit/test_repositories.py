@@ -49,6 +49,16 @@ def test_keys_are_told_apart_and_only_those_that_are_named_are_kept(written):
         openpgp.chosen(content, ["0" * 40])
 
 
+@pytest.mark.parametrize("stray", [packet(6, b"\x03" + bytes(60)), packet(6, b"\x06" + bytes(60)), packet(8, b"\x00" + bytes(60))], ids=["an older key", "a newer key", "something else"])
+def test_nothing_rides_along_behind_a_key(stray):
+    assert openpgp.chosen(FIRST + stray, [ONE]) == FIRST
+    assert openpgp.chosen(FIRST + stray + packet(2, bytes(9)) + SECOND, [ONE, OTHER]) in (FIRST + SECOND, FIRST + packet(2, bytes(9)) + SECOND)
+
+
+def test_an_empty_line_may_have_blanks_in_it():
+    assert list(openpgp.keys(openpgp.armoured(FIRST).replace("\n\n", "\nComment: a\n \t\n", 1).encode())) == [ONE]
+
+
 def test_several_blocks_are_one_file():
     assert list(openpgp.keys((openpgp.armoured(FIRST) + "\n" + openpgp.armoured(SECOND)).encode())) == [ONE, OTHER]
 
@@ -64,6 +74,8 @@ def test_several_blocks_are_one_file():
         (key(1, tag=5)[1], "has a private key"),
         (FIRST + packet(7, b"\x04"), "has a private key"),
         (b"-----BEGIN PGP PRIVATE KEY BLOCK-----", "has a private key"),
+        (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n\xc3\xa9\n-----END PGP PUBLIC KEY BLOCK-----", "is damaged"),
+        (b"\xc6\xff" + (70_000).to_bytes(4, "big") + b"\x04" + bytes(69_999), "has no public key"),
         (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nA\n-----END PGP PUBLIC KEY BLOCK-----", "is damaged"),
     ],
 )
@@ -86,10 +98,20 @@ def test_the_files_say_where_nginx_comes_from_and_who_signs_it():
         ({"channel": "stable"}, DEBIAN, "https://nginx.org/packages/debian"),
         ({"url": "http://mirror.example.com:8080/nginx/"}, {"ID": "devuan", "VERSION_CODENAME": "excalibur"}, "http://mirror.example.com:8080/nginx"),
         ({"url": "file:/srv/nginx"}, DEBIAN, "file:/srv/nginx"),
+        ({"url": "file:///srv/nginx/"}, DEBIAN, "file:/srv/nginx"),
     ],
 )
 def test_where_it_is(given, release, url):
     assert repositories.address(normalise(given), release) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [("https://Mirror.Example.com:8443/nginx", "Mirror.Example.com"), ("http://[2001:db8::1]:80/nginx", "2001:db8::1"), ("file:/srv/nginx", ""), ("http://192.0.2.1/nginx", "192.0.2.1")],
+)
+def test_its_packages_are_known_by_their_host_as_it_is_written(url, host):
+    pin = repositories.texts(repository(channel=None, url=url), DEBIAN, FIRST)[repositories.PREFERENCES]
+    assert f'Pin: origin "{host}"\n' in pin
 
 
 def test_the_vendor_is_not_taken_for_one_that_has_packages_for_all():
@@ -155,6 +177,8 @@ GIVEN = {"url": "https://mirror.example.com/nginx"}
         ({"url": "https://[trusted=yes]/nginx"}, "nginx_repository"),
         ({"url": "file://mirror/nginx"}, "is not the URL of a repository."),
         ({"url": "https://ann:hunter2@mirror.example.com/nginx"}, "has a name or a password in it"),
+        ({"url": "HTTPS://ann:hunter2@mirror.example.com/nginx?x"}, "has a name or a password in it"),
+        ({**GIVEN, "key": "HTTPS://ann:hunter2@mirror.example.com/key.asc"}, "has a name or a password in it"),
         ({**GIVEN, "key": "https://ann:hunter2@mirror.example.com/key.asc"}, "has a name or a password in it"),
         ({**GIVEN, "fingerprints": []}, 'nginx_repository, key "fingerprints": [] is empty, so that nobody is trusted.'),
         ({**GIVEN, "fingerprints": ["2FD21310B49F6B46"]}, 'nginx_repository, key "fingerprints": "2FD21310B49F6B46" is not the fingerprint of a key. Write all 40'),
@@ -199,7 +223,7 @@ def test_modules_are_called_as_the_vendor_calls_them():
     assert vendors.renamed([*wanted, "libnginx-mod-stream", "openssl"]) == ["nginx-module-brotli", "nginx-module-njs", "nginx-module-http-geoip2", "openssl"]
     with pytest.raises(PorticoError, match=r'nginx_modules: "njs" is in no package that this host\'s apt knows \(nginx-module-njs\)'):
         modules.refuse_unknown(["brotli", "njs"], ["nginx-module-njs"], is_vendors=True)
-    assert modules.loaded_by(["nginx-module-brotli", "nginx", "nginx-module-image-filter"]) == ["ngx_http_brotli_filter_module", "ngx_http_brotli_static_module", "ngx_http_image_filter_module"]
+    assert modules.loaded_by(["nginx-module-brotli", "nginx", "nginx-module-njs"]) == ["ngx_http_brotli_filter_module", "ngx_http_brotli_static_module"]
 
 
 def test_what_a_package_of_the_vendor_has_is_loaded_where_somebody_wants_it(tmp_path, monkeypatch):
@@ -220,12 +244,18 @@ def test_the_vendors_nginx_is_told_to_load_and_has_the_form_of_logs_that_others_
     plain, told = base({}, Host()), base({}, Host(is_vendors=True, loads=("/usr/lib/nginx/modules/ngx_http_js_module.so",), taken_directives=("log_format",)))
     assert "load_module" not in plain["nginx.conf"] and "log_format main" not in plain["logs.conf"]
     assert "\nload_module /usr/lib/nginx/modules/ngx_http_js_module.so;\n" in told["nginx.conf"]
-    assert "\nlog_format main\n" in told["logs.conf"]
+    assert "\nlog_format main '" in told["logs.conf"]
+
+
+@pytest.mark.parametrize(("settings", "theirs"), [({"extra_config": "log_format main '$status';"}, ()), ({}, ("log_format", "log_format main"))])
+def test_who_has_a_form_of_logs_of_that_name_keeps_it(settings, theirs):
+    texts = base(settings, Host(is_vendors=True, taken_directives=theirs))
+    assert "log_format main '$remote_addr" not in texts["logs.conf"] and "log_format portico_json" in texts["logs.conf"]
 
 
 def test_a_host_with_the_distributions_nginx_is_told_how_to_go_on():
-    refuse_to_replace({"distributions": False, "installed": True, "version": [1, 29, 3]})
-    with pytest.raises(PorticoError, match=r"^nginx_repository: this host has nginx 1\.26\.3 of the distribution\. .* so nothing was changed\. .*'apt-get remove nginx nginx-common'"):
-        refuse_to_replace({"distributions": True, "installed": True, "version": [1, 26, 3]})
+    refuse_to_replace({"distributions": False, "installed": True, "version": [1, 29, 3]}, [])
+    with pytest.raises(PorticoError, match=r"^nginx_repository: this host has nginx 1\.26\.3 of the distribution\. .* so nothing was changed\. See first that the repository has nginx and nginx-module-http-geoip2 for it\. .*'apt-get remove nginx nginx-common'"):
+        refuse_to_replace({"distributions": True, "installed": True, "version": [1, 26, 3]}, ["nginx", "openssl", "libnginx-mod-http-geoip2"])
     with pytest.raises(PorticoError, match="this host has nginx of the distribution"):
-        refuse_to_replace({"distributions": True, "installed": False, "version": []})
+        refuse_to_replace({"distributions": True, "installed": False, "version": []}, [])

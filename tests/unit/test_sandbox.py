@@ -7,7 +7,7 @@ import pytest
 from ansible_collections.portico.web.plugins.module_utils import commands, sandbox, serving
 
 PREFIX = "/usr/share/nginx"
-ALWAYS = ("/run", "/var/cache", "/var/lib/nginx", "/var/log/nginx")
+ALWAYS = ("/run", "/var/cache", "/var/lib/nginx", "/var/log")
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,11 @@ ALWAYS = ("/run", "/var/cache", "/var/lib/nginx", "/var/log/nginx")
         ("location / { root /srv/mirror; proxy_store on; }", ("/srv/mirror",)),
         ("location / { proxy_store /srv/mirror$uri; }", ("/srv/mirror",)),
         ("location / { root /srv/files; }", ()),
+        ("location / { root /srv/dav/$remote_user; dav_methods PUT; }", ("/srv/dav",)),
+        ("access_log /dev/null;", ()),
+        ("access_log /$host.log;", ()),
+        ("proxy_cache_path /data keys_zone=a:1m;", ("/data",)),
+        ("server { listen 'unix:/srv/sockets/in.sock'; }", ("/srv/sockets",)),
         ("access_log /srv/logs/a/x.log;\nerror_log /srv/logs/y.log;", ("/srv/logs",)),
     ],
 )
@@ -51,6 +56,11 @@ def test_nginx_may_write_where_its_configuration_says(text, added):
         ("server unix:/var/tmp/app.sock;", False),
         ("alias /tmp/files/;", False),
         ('access_log "/tmp/access.log";', False),
+        ("root /tmp;", False),
+        ("ssl_dhparam /var/tmp/dh.pem;", False),
+        ("root /srv/x; # unix:/tmp/x.sock", False),
+        ("  # proxy_pass http://unix:/tmp/app.sock;", True),
+        ("root /tmp.old;", True),
     ],
 )
 def test_nginx_has_a_tmp_of_its_own_unless_something_there_is_meant(text, private):
@@ -61,12 +71,33 @@ def test_nginx_has_a_tmp_of_its_own_unless_something_there_is_meant(text, privat
 def test_a_path_is_one_word_in_a_unit():
     text = sandbox.of(["access_log '/srv/it \\is \"x\"/a.log';", "access_log /srv/90%/a.log;"], PREFIX).text
     (line,) = [line for line in text.splitlines() if line.startswith("ReadWritePaths=")]
-    assert line == 'ReadWritePaths=-/run -/srv/90%% "-/srv/it \\\\is \\"x\\"" -/var/cache -/var/lib/nginx -/var/log/nginx'
+    assert line == 'ReadWritePaths=-/run -/srv/90%% "-/srv/it \\\\is \\"x\\"" -/var/cache -/var/lib/nginx -/var/log'
 
 
-@pytest.mark.parametrize(("modules", "found"), [(["ngx_http_brotli_filter_module", "ngx_stream_module"], None), (["ngx_stream_module", "ngx_http_lua_module"], "ngx_http_lua_module"), (["ngx_http_passenger_module"], "ngx_http_passenger_module")])
-def test_modules_that_run_programs_are_in_no_sandbox(modules, found):
-    assert sandbox.why_not(modules) == (found and f"the module {found} runs what others wrote")
+@pytest.mark.parametrize(
+    ("modules", "text", "why"),
+    [
+        (["ngx_http_brotli_filter_module", "ngx_stream_module"], "proxy_bind 192.0.2.1; # transparent", None),
+        (["ngx_stream_module", "ngx_http_lua_module"], "", "the module ngx_http_lua_module runs what others wrote"),
+        (["ngx_http_passenger_module"], "", "the module ngx_http_passenger_module runs what others wrote"),
+        ([], "proxy_bind $remote_addr transparent;", "proxy_bind with transparent takes rights over the network"),
+        ([], "# proxy_bind $remote_addr transparent;", None),
+        ([], "access_log $where;", "a variable says where a log is"),
+        ([], "access_log /var/log/nginx/$host.log;", None),
+    ],
+)
+def test_what_nobody_can_say_the_rights_of_is_in_no_sandbox(modules, text, why):
+    assert sandbox.why_not(modules, [text]) == why
+
+
+@pytest.mark.parametrize(("text", "serves"), [("", False), ("gzip on;", False), ("# server {", False), ("server {\n}", True), ("mail { server { listen 25; } }", True), ("upstream a { server 192.0.2.1; }", False)])
+def test_who_has_a_server_serves(text, serves):
+    assert sandbox.serves([text]) is serves
+
+
+def test_files_of_one_configuration_say_together_where_nginx_stores():
+    assert "/srv/dav" in sandbox.of(["root /srv/dav;\n", "dav_methods PUT;\n"], PREFIX).folders
+    assert f"{PREFIX}/html" in sandbox.of(["root html; dav_methods PUT;"], PREFIX).folders
 
 
 def test_all_that_nginx_reads_is_looked_at_once(tmp_path):
@@ -91,23 +122,23 @@ def drop_in(tmp_path, monkeypatch):
 
 def test_what_is_written_is_known_again(drop_in):
     wanted, other = sandbox.of([], PREFIX), sandbox.of(["access_log /srv/logs/x.log;"], PREFIX)
-    assert sandbox.is_written(None) and not sandbox.is_written(wanted) and not sandbox.is_in_unit()
+    assert sandbox.is_written(None) and not sandbox.is_written(wanted) and not sandbox.is_in_unit() and sandbox.said() is None
     drop_in.write_text(sandbox.drop_in(wanted, None))
     assert sandbox.is_written(wanted) and not sandbox.is_written(other) and not sandbox.is_written(None) and sandbox.is_in_unit()
+    assert sandbox.is_tried(wanted) and not sandbox.is_tried(other)
     assert sandbox.drop_in(wanted, None) == wanted.text and sandbox.drop_in(other, None) == other.text and sandbox.drop_in(None, None) is None
 
 
-def test_a_host_on_which_it_cannot_be_is_not_asked_again(drop_in):
+def test_a_host_on_which_it_cannot_be_says_why_and_is_asked_again_when_something_else_changes(drop_in):
     wanted, other = sandbox.of([], PREFIX), sandbox.of(["access_log /srv/logs/x.log;"], PREFIX)
     drop_in.write_text(sandbox.drop_in(wanted, "Failed to set up mount namespacing"))
     assert sandbox.is_written(wanted) and not sandbox.is_in_unit() and not sandbox.is_written(other)
-    assert "Failed to set up mount namespacing" in sandbox.drop_in(wanted, None), "what it said then is kept"
-    assert sandbox.drop_in(other, None) == other.text
+    assert not sandbox.is_tried(wanted) and sandbox.said() == "Failed to set up mount namespacing"
 
 
 def test_it_is_tried_with_each_of_its_properties(monkeypatch):
     asked = []
-    monkeypatch.setattr(commands, "run", lambda argv: asked.append(argv) or commands.Done(1, "", "one\n two"))
+    monkeypatch.setattr(commands, "run", lambda argv, seconds: asked.append(argv) or commands.Done(1, "", "one\n two"))
     wanted = sandbox.of([], PREFIX)
     assert sandbox.try_out(wanted, ["nginx", "-t"]) == "one two"
     assert asked[0][:2] == ["systemd-run", "--quiet"] and asked[0][-2:] == ["nginx", "-t"]

@@ -16,14 +16,14 @@ def etc(tmp_path):
 
 
 def test_nothing_is_found_where_nothing_is(etc):
-    assert strangers.read(str(etc), None) == {"directives": {}, "default_servers": {}, "servers": None, "streams": None, "main": []}
+    assert strangers.read(str(etc), None) == {"directives": {}, "default_servers": {}, "streams": None, "main": []}
 
 
 def test_directives_of_the_http_level_are_found_and_no_others(etc):
     (etc / "conf.d/a.conf").write_text("# gzip off;\ngzip on; client_max_body_size 64m;\nserver { sendfile off; }\nlog_format x '; keepalive_timeout 1';\n")
     (etc / "snippets/b.conf").write_text("server_tokens off;\n")
     found = strangers.read(str(etc), None)["directives"]
-    assert found == dict.fromkeys(("gzip", "client_max_body_size", "server", "log_format"), "conf.d/a.conf")
+    assert found == dict.fromkeys(("gzip", "client_max_body_size", "server", "log_format", "log_format x"), "conf.d/a.conf")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import re
+import time
 
 import hostile
 import pytest
@@ -274,30 +275,39 @@ def logged(host, path):
 
 @pytest.fixture
 def folders(host):
-    host.check_output("mkdir -p /srv/logs /srv/theirs /srv/other")
+    """One of them is a link, and another has a disk below it."""
+    host.check_output("mkdir -p /srv/real /srv/theirs/disk /srv/other && ln -s /srv/real /srv/logs && mount -t tmpfs none /srv/theirs/disk && echo on disk >/srv/theirs/disk/page")
     yield
-    host.check_output("rm -rf /srv/logs /srv/theirs /srv/other /etc/nginx/conf.d/theirs.conf")
+    host.check_output("umount /srv/theirs/disk && rm -rf /srv/logs /srv/real /srv/theirs /srv/other /etc/nginx/conf.d/theirs.conf && systemctl restart nginx")
 
 
-def test_a_sandboxed_nginx_writes_where_its_configuration_says(folders, host, publish, leads):
+def test_a_sandboxed_nginx_writes_where_its_configuration_says(folders, host, publish, visitor, leads):
     """One that runs is let write somewhere else too, without being started anew."""
-    publish(moved("a", "one"))
+    disk = {"name": "disk", "server_names": ["disk.example.test"], "tls": False, "root": "/srv/theirs/disk"}
+    publish(moved("a", "one"), disk)
+    host.check_output("systemctl restart nginx")
     assert is_sandboxed(host)
     started = host.check_output("cat /run/nginx.pid")
-    assert [may_write(host, folder) for folder in ("/run", "/var/log/nginx", "/srv/logs", "/etc/nginx", "/usr", "/var/lib/portico")] == [True, True, False, False, False, False]
+    assert [may_write(host, folder) for folder in ("/run", "/var/log/nginx", "/srv/real", "/etc/nginx", "/usr", "/var/lib/portico")] == [True, True, False, False, False, False]
     logging = moved("a", "two", extra_config="access_log /srv/logs/a.log;")
-    publish(logging)
+    publish(logging, disk)
     assert leads("a") == "two" and logged(host, "/srv/logs/a.log")
     # Whoever edits files by hand is told by nginx, and let by the next play.
     host.check_output("echo 'server { listen 80; server_name theirs.example.test; access_log /srv/theirs/access.log; return 301 https://theirs.example.test; }' >/etc/nginx/conf.d/theirs.conf && nginx -t")
-    publish(logging)
-    host.check_output("systemctl reload nginx && timeout 20 sh -c 'until curl --silent --header \"Host: theirs.example.test\" localhost; do sleep 0.1; done'")
-    assert leads("theirs") == "theirs" and logged(host, "/srv/theirs/access.log")
+    publish(logging, disk)
+    host.check_output("systemctl reload nginx")
+    deadline = time.monotonic() + 20
+    while leads("theirs") != "theirs":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)  # nginx does not say when its workers are the new ones
+    assert logged(host, "/srv/theirs/access.log") and visitor.get("http://disk.example.test/page").text == "on disk\n"
     assert host.check_output("cat /run/nginx.pid") == started and not may_write(host, "/srv/other")
     host.check_output("systemctl restart nginx")
-    assert is_sandboxed(host) and not may_write(host, "/srv/other")
+    assert is_sandboxed(host) and not may_write(host, "/srv/other") and visitor.get("http://disk.example.test/page").text == "on disk\n"
     assert (leads("a"), leads("theirs")) == ("two", "theirs") and logged(host, "/srv/logs/a.log") and logged(host, "/srv/theirs/access.log")
-    assert publish(logging).changed == {host.backend.name: 0}
+    assert publish(logging, disk).changed == {host.backend.name: 0}
+    publish(nginx_state="absent")
+    assert leads("theirs") == "theirs"
 
 
 def test_what_is_in_tmp_is_not_hidden_from_nginx_in_silence(host, publish, run, visitor, leads):
@@ -307,7 +317,10 @@ def test_what_is_in_tmp_is_not_hidden_from_nginx_in_silence(host, publish, run, 
         site = {"name": "back", "server_names": ["back.example.test"], "tls": False, "proxy": "http://unix:/tmp/backend.sock"}
         for flags in (["--check"], []):
             told = run("publish.yml", *flags, ok=False, nginx_sites=[moved("a", "two"), site]).output
-            assert "names something in /tmp or /var/tmp" in " ".join(told.split()) and leads("a") == "one"
+            assert "something in /tmp or /var/tmp" in " ".join(told.split()) and leads("a") == "one"
+        told = run("publish.yml", ok=False, nginx_sandbox=False, nginx_sites=[moved("a", "two"), site]).output
+        assert "something in /tmp or /var/tmp" in " ".join(told.split()), "what runs is in its sandbox still"
+        run("publish.yml", nginx_sites=[moved("a", "one")])
         host.check_output("systemctl restart nginx")
         publish(moved("a", "two"), site)
         assert visitor.get("http://back.example.test/").text == "back" and leads("a") == "two"

@@ -39,5 +39,5 @@ def test_nginx_runs_in_it(host, master):
 
 def test_nginx_says_of_nothing_that_it_was_not_let(host):
     """What a sandbox refuses nginx at work is in its log, and nowhere else."""
-    told = host.run("grep -hE 'Operation not permitted|Read-only file system' /var/log/nginx/error.log*")
-    assert told.stdout == ""
+    told = host.check_output("cat /var/log/nginx/error.log*")
+    assert told and not [line for line in told.splitlines() if "Operation not permitted" in line or "Read-only file system" in line]

@@ -121,8 +121,7 @@ def all_is_served(visitor, ours=True):
 
 def test_a_newer_package_of_the_archive_changes_nothing(published, host, address, visitor, play_of):
     if published.newer is None:
-        # What follows is made for that case.
-        return
+        pytest.skip("the archive has one version; the next test makes another")
     report = upgrade(host, address, published.newer)
     was_away_for_a_moment(report)
     all_is_served(visitor)
