@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN, indented, statements
-from ansible_collections.portico.web.plugins.plugin_utils import access, agents, backends, caches, entries, guards, limits, moves, own_templates, pages, proxies, streams, urls
+from ansible_collections.portico.web.plugins.plugin_utils import access, agents, backends, caches, entries, guards, limits, moves, own_templates, pages, proxies, streams, tls_profiles, urls
 from ansible_collections.portico.web.plugins.plugin_utils.named import Named
 
 _TEMPLATES = Path(__file__).parents[2] / "roles" / "nginx" / "templates"
@@ -269,7 +269,9 @@ def _common(settings: Mapping[str, t.Any], host: Host) -> dict[str, t.Any]:
     is_read = bool(complete["trusted_proxies"]) and not complete["proxy_protocol"]
     told = proxies.told(complete["trusted_header"], is_read)
     brotli = {"ngx_http_brotli_filter_module", "ngx_http_brotli_static_module"} <= host.modules and "brotli" in complete["modules"]
-    return {"host": host, "brotli": brotli, "told": {"proxy": told, "grpc": told, **{family: [(backends.param(name), value) for name, value in told] for family in backends.WITH_PARAMS}}, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, "apps_folder": layout.APPS, **complete, "pages": pages.STATUSES, "resolvers": _resolvers(complete, host), "trusted_proxies": proxies.networks(complete["trusted_proxies"]), "taken_headers": proxies.taken_headers(complete["trusted_header"], is_read), "told_header": proxies.told_header(complete["trusted_header"], is_read)}
+    profile = tls_profiles.PROFILES[complete["tls_profile"]]
+    tls = profile if host.has_hybrid_key_exchange else profile.without_hybrid()
+    return {"host": host, "tls": tls, "guideline": tls_profiles, "brotli": brotli, "told": {"proxy": told, "grpc": told, **{family: [(backends.param(name), value) for name, value in told] for family in backends.WITH_PARAMS}}, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, "apps_folder": layout.APPS, **complete, "pages": pages.STATUSES, "resolvers": _resolvers(complete, host), "trusted_proxies": proxies.networks(complete["trusted_proxies"]), "taken_headers": proxies.taken_headers(complete["trusted_header"], is_read), "told_header": proxies.told_header(complete["trusted_header"], is_read)}
 
 
 def _resolvers(settings: Mapping[str, t.Any], host: Host) -> list[str]:

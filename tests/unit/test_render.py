@@ -7,7 +7,7 @@ import re
 import crossplane
 import pytest
 
-from ansible_collections.portico.web.plugins.plugin_utils import named, render
+from ansible_collections.portico.web.plugins.plugin_utils import named, render, tls_profiles
 from ansible_collections.portico.web.plugins.plugin_utils.sites import normalise_sites
 from ansible_collections.portico.web.plugins.plugin_utils.streams import normalise_streams
 
@@ -399,3 +399,13 @@ def test_what_every_site_has_is_in_its_template_and_not_included_for_each():
 @pytest.mark.parametrize(("value", "written"), [(True, "on"), (1, "1"), ("1", "1"), ("True", "True"), ("on", "on"), (False, "off"), (0, "0"), (render.Markup("$a"), "$a")])
 def test_a_token_that_was_made_of_one_value_is_not_given_for_another(value, written):
     assert render.token(value) == written
+
+
+def test_a_site_of_three_lines_is_short_enough_to_read():
+    site = {"name": "blog", "server_names": ["blog.example.test"], "proxy": "http://127.0.0.1:8000"}
+    (text,) = render.site_files(normalise_sites([site], []), [], render.Host(), {}).values()
+    assert len(text.splitlines()) <= 25
+
+
+def test_the_profile_of_tls_names_the_guideline_that_it_is_of():
+    assert f"guideline {tls_profiles.GUIDELINE}, profile \"intermediate\": https://ssl-config.mozilla.org/guidelines/6.0.json\n" in published()["tls.conf"]
