@@ -76,7 +76,7 @@ def _dearmoured(content: bytes) -> bytes:
 def _decoded(block: str) -> bytes:
     """Return what stands between the lines of one block: headers, an empty line, base64, and a checksum."""
     _headers, _empty, body = re.sub(r"[ \t]+$", "", block, flags=re.MULTILINE).partition("\n\n")
-    lines = body.splitlines()
+    lines = [line.strip() for line in body.splitlines()]
     return base64.b64decode("".join(line for line in lines if not line.startswith("=")), validate=True)
 
 

@@ -23,10 +23,13 @@ DROP_IN = "/etc/systemd/system/nginx.service.d/00-portico-sandbox.conf"
 
 _ALWAYS = ("/run", layout.CACHES, "/var/lib/nginx", "/var/log")
 
+_CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_NET_BIND_SERVICE": 10, "CAP_SETGID": 6, "CAP_SETUID": 7}
+"""By name, with the number that the kernel has for each (capabilities(7))."""
+
 # The master starts as root: it binds ports, opens logs that the workers own, and becomes somebody else for its workers.
 # It tells them over a pipe when to go, so it needs no right to send signals to others.
 _PROPERTIES = (
-    "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_NET_BIND_SERVICE CAP_SETGID CAP_SETUID",
+    f"CapabilityBoundingSet={' '.join(_CAPABILITIES)}",
     "KeyringMode=private",
     "LockPersonality=yes",
     "MemoryDenyWriteExecute=yes",
@@ -66,7 +69,7 @@ _LISTENS = re.compile(rf"""{_BEGIN}listen\s+["']?unix:([^\s;"']+)""", re.MULTILI
 _INCLUDES = re.compile(rf"{_BEGIN}include{_WORD}", re.MULTILINE)
 _STORES = re.compile(rf"{_BEGIN}(?:dav_methods\s+(?!off\b)|(?:proxy|fastcgi|uwsgi|scgi)_store\s+(?!off\b))", re.MULTILINE)
 _SERVED = re.compile(rf"{_BEGIN}(?:root|alias){_WORD}", re.MULTILINE)
-_TEMPORARY = re.compile(r"""(?:unix:|\b(?!location\b)[a-z_]+\s+["']?)/(?:var/)?tmp(?![\w.-])""")
+_TEMPORARY = re.compile(rf"""(?:unix:|{_BEGIN}(?!location\b)[a-z_]+\s+["']?)/(?:var/)?tmp(?![\w.-])""", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
 _AS_OTHERS = re.compile(r"\bproxy_bind\s[^;]*\btransparent\b")
 _WHERE_IT_IS_SAID = re.compile(rf"""{_BEGIN}(?:access_log|error_log)\s+["']?\$""", re.MULTILINE)
@@ -95,6 +98,12 @@ class Sandbox(t.NamedTuple):
         """The drop-in."""
         lines = "".join(f"{line}\n" for line in self.properties)
         return f"# Written by portico.web: nginx_sandbox. Where nginx may write follows from its configuration.\n[Service]\n{lines}"
+
+
+def together(one: Sandbox, other: Sandbox) -> Sandbox:
+    """Return the sandbox in which nginx can do what either of two configurations says."""
+    folders = sorted({*one.folders, *other.folders})
+    return Sandbox(tuple(path for path in folders if not _is_below(path, folders)), one.private_tmp and other.private_tmp)
 
 
 def why_not(modules: Iterable[str], texts: Collection[str]) -> str | None:
@@ -197,14 +206,13 @@ def _included(texts: Iterable[str], etc: str) -> list[str]:
 
 
 def is_sandboxed(process: str) -> bool:
-    """Return whether a running nginx is in a sandbox.
+    """Return whether a running nginx is in the sandbox that is made here, and in no other.
 
     :param process: the process ID of its master; nothing where there is none.
     """
-    try:
-        return bool(process) and os.readlink(f"/proc/{process}/ns/mnt") != os.readlink("/proc/1/ns/mnt")
-    except FileNotFoundError:
-        return False
+    status = files.read(f"/proc/{process}/status") if process else None
+    bounded = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status or "", re.MULTILINE)
+    return bounded is not None and int(bounded[1], 16) == sum(1 << bit for bit in _CAPABILITIES.values())
 
 
 def is_shut_out(wanted: Sandbox, process: str) -> bool:
@@ -220,26 +228,36 @@ def open_up(wanted: Sandbox, process: str) -> str | None:
 
     :param process: the process ID of its master.
     """
-    for folder in map(os.path.realpath, wanted.folders if is_sandboxed(process) else ()):
-        if not all(os.access(f"/proc/{process}/root{path}", os.W_OK) for path in _mounted(folder, process)):
-            why = _open(folder, process)
-            if why:
-                return f"{folder} is not writable for it: {why}"
+    # What systemd keeps from it in those that are always there stays so.
+    new = [os.path.realpath(folder) for folder in wanted.folders if folder not in _ALWAYS] if is_sandboxed(process) else []
+    for folder in new:
+        closed = [path for path in _mounted(folder, process) if _is_read_only(f"/proc/{process}/root{path}") and _is_read_only(path) is False]
+        why = _open(folder, closed, process) if closed else None
+        if why:
+            return f"{folder} is not writable for it: {why}"
     return None
 
 
+def _is_read_only(path: str) -> bool | None:
+    """Return whether what is mounted there is; None where there is no such path."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return None
+
+
 def _mounted(folder: str, process: str) -> list[str]:
-    """Return what there is of a folder that root may write to: itself, and what is mounted below it where nginx sees it."""
+    """Return a folder, and what is mounted below it where nginx sees it."""
     lines = (files.read(f"/proc/{process}/mountinfo") or "").splitlines()
     # See proc_pid_mountinfo(5): the fifth field, in which blanks are octal.
     places = {re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line.split()[4]) for line in lines}
-    return [path for path in (folder, *sorted(place for place in places if _is_below(place, [folder]))) if os.access(path, os.W_OK)]
+    return [folder, *sorted(place for place in places if _is_below(place, [folder]))]
 
 
-def _open(folder: str, process: str) -> str | None:
+def _open(folder: str, closed: Iterable[str], process: str) -> str | None:
+    """Make a folder a mount of its own, with all that is mounted below it, and make writable what is not."""
     inside: Sequence[str] = ["nsenter", f"--mount=/proc/{process}/ns/mnt", "mount"]
-    below = _mounted(folder, process)
-    for arguments in (["--rbind", folder, folder], *(["-o", "remount,bind,rw", path] for path in below)):
+    for arguments in (["--rbind", folder, folder], *(["-o", "remount,bind,rw", path] for path in closed)):
         done = commands.run([*inside, *arguments])
         if done.rc != 0:
             return done.err.strip() or "mount did not say why"

@@ -343,6 +343,20 @@ class GenerationError(Exception):
     """What went wrong, in words for the person."""
 
 
+class Confinement(t.NamedTuple):
+    """What a configuration needs of nginx's sandbox."""
+
+    box: sandbox.Sandbox
+    why_not: str | None
+    """Why there can be none."""
+    is_wanted: bool
+
+    @property
+    def is_had(self) -> bool:
+        """Whether nginx's unit has it."""
+        return self.is_wanted and self.why_not is None
+
+
 class Nginx:
     """nginx on this host, and its configuration."""
 
@@ -424,42 +438,40 @@ class Nginx:
 
     # ---- testing
 
-    def sandbox(self, manifest: Manifest, tree: dict[str, str], loaded: list[str], prefix: str, pristine: bool) -> tuple[sandbox.Sandbox, str | None]:
-        """Return the sandbox in which nginx can do what a configuration says, and why its unit has none: nothing where nobody wants one."""
+    def sandbox(self, manifest: Manifest, tree: dict[str, str], loaded: list[str], prefix: str, pristine: bool) -> Confinement:
+        """Return in which sandbox nginx can do what a configuration says."""
         own = [text for path, text in tree.items() if path.endswith(".conf")]
         texts = sandbox.configuration(own, ETC, strangers.PLACES, self._left_out(pristine))
-        is_wanted = manifest["host"]["settings"].get("sandbox", True)
-        why_not = sandbox.why_not([*loaded, *_loaded(tree.get("nginx.conf", ""))], texts) if is_wanted else ""
-        return sandbox.of(texts, prefix), why_not
+        why_not = sandbox.why_not([*loaded, *_loaded(tree.get("nginx.conf", ""))], texts)
+        return Confinement(sandbox.of(texts, prefix), why_not, manifest["host"]["settings"].get("sandbox", True))
 
     def has_sandbox(self, *configuration: t.Any) -> bool:
         """Return whether nginx's unit is sandboxed as it is to be."""
-        box, why_not = self.sandbox(*configuration)
-        return sandbox.is_written(box if why_not is None else None)
+        confined = self.sandbox(*configuration)
+        return sandbox.is_written(confined.box if confined.is_had else None)
 
     @staticmethod
-    def outside(why_not: str | None) -> str:
+    def outside(confined: Confinement, refused: str | None) -> str:
         """Return how it is otherwise with nginx's sandbox than people may think, in words for the person.
 
-        :param why_not: why there is none; nothing where nobody wants one.
+        :param refused: what nginx said when it did not start in it.
         """
         is_sandboxed = sandbox.is_sandboxed(serving.master())
-        if why_not == "":
+        if not confined.is_wanted:
             return STAYS if is_sandboxed else ""
-        why_not = why_not or sandbox.said()
+        why_not = confined.why_not or refused or sandbox.said()
         if why_not:
             return f"nginx's unit has no sandbox on this host: {why_not}. nginx_sandbox: false says that it is to have none."
         return "" if is_sandboxed else "nginx is not in its sandbox before it is started again: systemctl restart nginx, when it suits your visitors."
 
-    def test(self, tree: dict[str, str], certificates: list[str], pristine: bool, box: sandbox.Sandbox, is_wanted: bool) -> str | None:
+    def test(self, tree: dict[str, str], certificates: list[str], pristine: bool, confined: Confinement) -> str | None:
         """Let nginx test a configuration as it will be live, strangers' files and relative includes resolving alike.
 
         nginx takes relative paths from the folder of the file that C(-c) names. So that folder is made to look
         like /etc/nginx after the change, out of links, and is removed again.
 
         :param pristine: whether the packaged default site will be switched off.
-        :param box: the sandbox in which nginx can do it.
-        :param is_wanted: whether it will be in it.
+        :param confined: the sandbox that nginx will be in.
         :returns: why it cannot be in it on this host.
         :raises GenerationError: in nginx's own words.
         """
@@ -468,7 +480,7 @@ class Nginx:
             store.write_tree(f"{stage}/portico", tree, "")
             os.symlink("portico/nginx.conf", f"{stage}/nginx.conf")
             self._stage_certificates(stage, certificates)
-            return self._ask_nginx(stage, tree, box, is_wanted)
+            return self._ask_nginx(stage, tree, confined)
 
     def test_without(self) -> None:
         """Let nginx test what will be left when portico.web is gone.
@@ -509,21 +521,23 @@ class Nginx:
         for name in names:
             os.symlink(layout.certificate_link(name) if name in there else placeholder, f"{folder}/{name}")
 
-    def _ask_nginx(self, stage: str, tree: dict[str, str], box: sandbox.Sandbox | None = None, is_wanted: bool = False) -> str | None:
+    def _ask_nginx(self, stage: str, tree: dict[str, str], confined: Confinement | None = None) -> str | None:
+        box = confined.box if confined and confined.is_had else None
         command = [self.binary, "-t", "-q", "-c", f"{stage}/nginx.conf"]
         # nginx opens the logs that a configuration names, and makes its folders, when it only tests it.
         self._keep_worker(f"{stage}/nginx.conf")
         newcomers = {path for text in tree.values() for path in re.findall(r"(?<![^\s\"'=])/[^\s;\"'{}]+", text) if not os.path.lexists(path)}
         # It may have open what this process may, and that is what a login may.
         serving.let_open_files(str(os.getpid()))
+        rc, kept = 1, set(box.folders if box and not self.module.check_mode else ())
         try:
             rc, _out, err = self.module.run_command(command)
-            why = sandbox.try_out(box, command) if rc == 0 and box and is_wanted and not sandbox.is_tried(box) else None
+            why = sandbox.try_out(box, command) if rc == 0 and box and not sandbox.is_tried(box) else None
         finally:
             # Another run may have published a cache meanwhile, whose folder workers could not make again.
             named = _named_caches(store.texts(store.live_number()))
             # And what a sandbox lets it write to has to be there when that is made.
-            for path in newcomers - named - set(box.folders if box else ()):
+            for path in newcomers - named - (kept if rc == 0 else set()):
                 _remove_empty(path)
         if rc != 0:
             words = serving.relevant(err.replace(f"{stage}/portico/", "").replace(f"{stage}/", f"{ETC}/"))
@@ -683,6 +697,33 @@ class Nginx:
         if different:
             self._daemon_reload()
 
+    def refuse_what_it_is_not_let(self, state: dict[str, t.Any], confined: Confinement) -> None:
+        """Refuse a configuration that nginx could not do in the sandbox in which it was started, and prepare its unit for it.
+
+        :raises GenerationError: saying how to go on.
+        """
+        if not state["sandboxed"]:
+            return
+        needs = confined.why_not
+        if needs is None and sandbox.is_shut_out(confined.box, serving.master()):
+            needs = "something in /tmp or /var/tmp, and it has such folders of its own since then"
+        if needs is None:
+            return
+        how = "The play would prepare its unit, and then tell you to start it anew. Or do without."
+        if not self.module.check_mode:
+            # Until then it may be started at any time, with what is live.
+            live = self.sandbox(state["manifest"], store.texts(state["generation"]), state["modules"], state["prefix"], state["default_site"])
+            self.fit(sandbox.drop_in(sandbox.together(confined.box, live.box) if confined.is_had else None, None))
+            if not confined.why_not and self._has_private_tmp():
+                # It is somebody else's wish, and will be so after any start.
+                return
+            how = "Its unit is prepared now: run systemctl restart nginx when it suits your visitors, and then this play again, before any other. Or do without."
+        raise GenerationError(f"nginx was started in a sandbox, and the new configuration needs what that does not let it: {needs}. What was live is live. {how}")
+
+    def _has_private_tmp(self) -> bool:
+        _rc, out, _err = self.module.run_command(["systemctl", "show", "--property=PrivateTmp", "--value", "nginx"])
+        return out.strip() not in ("", "no")
+
     @staticmethod
     def _open_up(box: sandbox.Sandbox) -> None:
         """Let an nginx that runs in a sandbox do what the new configuration needs."""
@@ -796,7 +837,7 @@ class Nginx:
 
     def _serves_nobody(self, state: dict[str, t.Any]) -> bool:
         """Return whether nginx has run for nobody yet, as after its package was installed, and not in a sandbox."""
-        if state["entered"] or state["sandboxed"] or not sandbox.is_in_unit():
+        if state["entered"] or state["sandboxed"] or state["serving"] is not None or not sandbox.is_in_unit():
             return False
         return not sandbox.serves(sandbox.configuration([], ETC, strangers.PLACES, self._left_out(state["default_site"])))
 
@@ -1052,21 +1093,13 @@ def _publish(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
         live = store.texts(state["generation"])
         result["before"] = {path: shown(path, live[path]) for path in result["files"] if path in live}
         result["after"] = {path: shown(path, tree[path]) for path in result["files"] if path in tree}
-    box, why_not = nginx.sandbox(wanted, tree, state["modules"], state["prefix"], state["default_site"])
-    is_wanted = why_not is None
-    refused = nginx.test(tree, certificates_of(wanted), state["default_site"], box, is_wanted) if tested else None
-    drop_in = sandbox.drop_in(box if is_wanted else None, refused)
-    needs = "something in /tmp or /var/tmp, and it has such folders of its own since then" if sandbox.is_shut_out(box, serving.master()) else why_not if state["sandboxed"] else None
-    if needs:
-        if not module.check_mode:
-            nginx.fit(drop_in)
-        raise GenerationError(
-            f"nginx was started in a sandbox, and the new configuration needs what that does not let it: {needs}. What was live is live. "
-            "Its unit is prepared now: run systemctl restart nginx when it suits your visitors, and then the play again. Or do without."
-        )
+    confined = nginx.sandbox(wanted, tree, state["modules"], state["prefix"], state["default_site"])
+    refused = nginx.test(tree, certificates_of(wanted), state["default_site"], confined) if tested else None
+    nginx.refuse_what_it_is_not_let(state, confined)
     if not module.check_mode:
-        result["generation"] = nginx.publish(tree, wanted, state, why, box, drop_in)
-        result["sandbox"] = nginx.outside(refused if is_wanted else why_not)
+        drop_in = sandbox.drop_in(confined.box if confined.is_had else None, refused)
+        result["generation"] = nginx.publish(tree, wanted, state, why, confined.box, drop_in)
+        result["sandbox"] = nginx.outside(confined, refused)
     if params["state"] == "restored":
         result["restored"] = source
     return {"changed": True, "tested": tested, **result}

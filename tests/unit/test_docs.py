@@ -35,7 +35,7 @@ def test_the_sites_and_upstreams_that_are_shown_are_right():
     known = named.normalise({key: lists.get(f"nginx_{key}", []) for key in named.LISTS})
     apps = [{"name": "shop", "static": {"/static/": "static"}}]
     sites = normalise_sites(lists["nginx_sites"], apps, named=known)
-    assert len(known["upstreams"]) == 4 and len(known["access"]) == 5 + len(access.BUILT_IN) and len(sites) == 13
+    assert len(known["upstreams"]) == 5 and len(known["access"]) == 5 + len(access.BUILT_IN) and len(sites) == 13
     assert len(normalise_streams(lists["nginx_streams"], sites, known)) == 3
 
 

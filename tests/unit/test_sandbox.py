@@ -58,9 +58,13 @@ def test_nginx_may_write_where_its_configuration_says(text, added):
         ('access_log "/tmp/access.log";', False),
         ("root /tmp;", False),
         ("ssl_dhparam /var/tmp/dh.pem;", False),
-        ("root /srv/x; # unix:/tmp/x.sock", False),
         ("  # proxy_pass http://unix:/tmp/app.sock;", True),
         ("root /tmp.old;", True),
+        ("try_files $uri /tmp/x.html;", True),
+        ("rewrite ^/a /tmp/b;", True),
+        ("map $uri $to { /old /tmp/new; }", True),
+        ("root /srv/x; # was in /tmp/x", True),
+        ("server { root /tmp/x; }", False),
     ],
 )
 def test_nginx_has_a_tmp_of_its_own_unless_something_there_is_meant(text, private):
@@ -146,3 +150,14 @@ def test_it_is_tried_with_each_of_its_properties(monkeypatch):
     assert f"LimitNOFILE={serving.OPEN_FILES}" in asked[0]
     assert asked[0].count("--property") == len(wanted.properties) + 1 and all(f"{line}\n" in wanted.text for line in wanted.properties)
     assert set(wanted.properties) <= set(asked[0])
+
+
+def test_two_together_let_nginx_do_what_either_needs():
+    one, other = sandbox.of(["access_log /srv/logs/a/x.log;"], PREFIX), sandbox.of(["access_log /srv/logs/y.log; root /tmp/x;"], PREFIX)
+    assert sandbox.together(one, other) == sandbox.Sandbox(other.folders, False)
+
+
+def test_a_process_in_no_sandbox_of_ours_is_not_let_anything_else(monkeypatch):
+    assert not sandbox.is_sandboxed("") and not sandbox.is_sandboxed(str(2**31)) and not sandbox.is_sandboxed("self")
+    monkeypatch.setattr(commands, "run", None)
+    assert sandbox.open_up(sandbox.of(["access_log /srv/logs/x.log;"], PREFIX), "self") is None

@@ -274,10 +274,11 @@ def logged(host, path):
 
 
 @pytest.fixture
-def folders(host):
+def folders(host, publish):
     """One of them is a link, and another has a disk below it."""
     host.check_output("mkdir -p /srv/real /srv/theirs/disk /srv/other && ln -s /srv/real /srv/logs && mount -t tmpfs none /srv/theirs/disk && echo on disk >/srv/theirs/disk/page")
     yield
+    publish(nginx_state="absent")
     host.check_output("umount /srv/theirs/disk && rm -rf /srv/logs /srv/real /srv/theirs /srv/other /etc/nginx/conf.d/theirs.conf && systemctl restart nginx")
 
 
@@ -320,7 +321,7 @@ def test_what_is_in_tmp_is_not_hidden_from_nginx_in_silence(host, publish, run, 
             assert "something in /tmp or /var/tmp" in " ".join(told.split()) and leads("a") == "one"
         told = run("publish.yml", ok=False, nginx_sandbox=False, nginx_sites=[moved("a", "two"), site]).output
         assert "something in /tmp or /var/tmp" in " ".join(told.split()), "what runs is in its sandbox still"
-        run("publish.yml", nginx_sites=[moved("a", "one")])
+        run("publish.yml", ok=False, nginx_sites=[moved("a", "two"), site])
         host.check_output("systemctl restart nginx")
         publish(moved("a", "two"), site)
         assert visitor.get("http://back.example.test/").text == "back" and leads("a") == "two"

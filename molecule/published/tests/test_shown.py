@@ -29,6 +29,7 @@ ANSWERS = {
             "shop.example.com/media/a": "200 /srv/uploads/a",
             "shop.example.com/panel/any/page": "200 /srv/www/panel/index.html",
             "shop.example.com/old/page": "302 https://shop.example.com/new",
+            "shop.example.com/sale/": "410 <p>It is over.</p>",
             "shop.example.com/robots.txt": "200 User-agent: [*]",
         },
         "films": {
@@ -54,8 +55,10 @@ ANSWERS = {
         "nginx_upstreams": {
             # Nobody is there who has a certificate of that CA.
             "ledger.example.com/": "502 *",
+            "pictures.example.com/a": "200 127.0.0.[89]:8000",
         },
-        "shelf": {"shelf.example.com/": "200 127.0.0.1:8000"},
+        # Nobody is there who has a certificate.
+        "shelf": {"shelf.example.com/": "200 127.0.0.1:8000", "shelf.example.com/old/": "502 *"},
         "everything": {
             "everything.example.com/": "200 everything.sock",
             "everything.example.com/example.Orders/List": "502 *",
@@ -103,6 +106,7 @@ ANSWERS = {
 # What an example names that no example asks.
 BESIDE = [
     {"name": "ledger", "server_names": ["ledger.example.com"], "upstream": "ledger"},
+    {"name": "pictures", "server_names": ["pictures.example.com"], "upstream": "pictures"},
     {"name": "partners", "server_names": ["partners.example.com"], "root": "/srv/www", "access": "partners"},
     {"name": "signed_in", "server_names": ["signed-in.example.com"], "proxy": "http://127.0.0.1:8000", "access": "signed_in"},
 ]
