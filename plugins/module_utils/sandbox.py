@@ -25,6 +25,7 @@ _ALWAYS = ("/run", layout.CACHES, "/var/lib/nginx", "/var/log")
 
 _CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_NET_BIND_SERVICE": 10, "CAP_SETGID": 6, "CAP_SETUID": 7}
 """By name, with the number that the kernel has for each (capabilities(7))."""
+_CAP_SYS_ADMIN = 21
 
 # The master starts as root: it binds ports, opens logs that the workers own, and becomes somebody else for its workers.
 # It tells them over a pipe when to go, so it needs no right to send signals to others.
@@ -146,7 +147,9 @@ def of(texts: Collection[str], prefix: str) -> Sandbox:
     if any(map(_STORES.search, texts)):
         # Where nginx stores what it is given, somewhere below what it serves.
         found |= {os.path.join(prefix, path).partition("$")[0] for text in texts for path in map("".join, _SERVED.findall(text))}
-    folders = sorted({path for path in map(os.path.normpath, found) if path.startswith("/")} - {*_NEVER_WHOLE})
+    folders = {path for path in map(os.path.normpath, found) if path.startswith("/")}
+    # What a link below one of them leads to is elsewhere.
+    folders = sorted({*folders, *map(os.path.realpath, folders)} - {*_NEVER_WHOLE})
     return Sandbox(tuple(path for path in folders if not _is_below(path, folders)), not _is_said(_TEMPORARY, texts))
 
 
@@ -206,13 +209,25 @@ def _included(texts: Iterable[str], etc: str) -> list[str]:
 
 
 def is_sandboxed(process: str) -> bool:
-    """Return whether a running nginx is in the sandbox that is made here, and in no other.
+    """Return whether a running nginx is in the sandbox that is made here.
 
     :param process: the process ID of its master; nothing where there is none.
     """
     status = files.read(f"/proc/{process}/status") if process else None
     bounded = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status or "", re.MULTILINE)
-    return bounded is not None and int(bounded[1], 16) == sum(1 << bit for bit in _CAPABILITIES.values())
+    if bounded is None or _mounts(process) == _mounts("1"):
+        return False
+    has = int(bounded[1], 16)
+    # A drop-in of somebody's own may add to ours. Without one, or with another's alone, root may administer the machine.
+    return all(has >> bit & 1 for bit in _CAPABILITIES.values()) and not has >> _CAP_SYS_ADMIN & 1
+
+
+def _mounts(process: str) -> str:
+    """Return which mounts a process sees; nothing where it is gone, or nobody may know."""
+    try:
+        return os.readlink(f"/proc/{process}/ns/mnt")
+    except OSError:
+        return ""
 
 
 def is_shut_out(wanted: Sandbox, process: str) -> bool:
@@ -294,9 +309,12 @@ def drop_in(wanted: Sandbox | None, why_not: str | None) -> str | None:
     return wanted.text
 
 
-def is_tried(wanted: Sandbox) -> bool:
-    """Return whether nginx is known to start in a sandbox, because its unit has this one."""
-    return files.read(DROP_IN) == wanted.text
+def is_tried(wanted: Sandbox, process: str) -> bool:
+    """Return whether nginx is known to start in a sandbox, because it runs in this one.
+
+    :param process: the process ID of its master.
+    """
+    return files.read(DROP_IN) == wanted.text and is_sandboxed(process)
 
 
 def is_written(wanted: Sandbox | None) -> bool:
@@ -316,3 +334,8 @@ def said() -> str | None:
 def is_in_unit() -> bool:
     """Return whether nginx is in a sandbox from its next start on."""
     return "[Service]" in (files.read(DROP_IN) or "")
+
+
+def is_public_in_unit() -> bool:
+    """Return whether nginx's unit lets it see what is in C(/tmp), as far as it is ours to say."""
+    return "\nPrivateTmp=no\n" in (files.read(DROP_IN) or "")

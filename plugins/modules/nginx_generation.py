@@ -301,6 +301,7 @@ YIELDING = ETC + "/portico-default-site" + files.SUFFIX
 YIELDED = layout.NGINX + "/default-site.conf"
 """The default site without its claim to be the default server, served while ours comes and it goes."""
 STAGE = "/run/portico-nginx-test-"
+PREPARED = "Its unit is prepared now: run systemctl restart nginx when it suits your visitors, and then this play again, before any other. Or do without."
 STAYS = "nginx stays in the sandbox that it was started in until it is started again: systemctl restart nginx, when it suits your visitors."
 ENABLED = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated")
 """The states of a unit's file for which C(systemctl is-enabled) says yes."""
@@ -532,7 +533,7 @@ class Nginx:
         rc, kept = 1, set(box.folders if box and not self.module.check_mode else ())
         try:
             rc, _out, err = self.module.run_command(command)
-            why = sandbox.try_out(box, command) if rc == 0 and box and not sandbox.is_tried(box) else None
+            why = sandbox.try_out(box, command) if rc == 0 and box and not sandbox.is_tried(box, serving.master()) else None
         finally:
             # Another run may have published a cache meanwhile, whose folder workers could not make again.
             named = _named_caches(store.texts(store.live_number()))
@@ -710,14 +711,17 @@ class Nginx:
         if needs is None:
             return
         how = "The play would prepare its unit, and then tell you to start it anew. Or do without."
-        if not self.module.check_mode:
+        if self.module.check_mode:
+            if not confined.why_not and sandbox.is_public_in_unit() and self._has_private_tmp():
+                return
+        else:
             # Until then it may be started at any time, with what is live.
             live = self.sandbox(state["manifest"], store.texts(state["generation"]), state["modules"], state["prefix"], state["default_site"])
             self.fit(sandbox.drop_in(sandbox.together(confined.box, live.box) if confined.is_had else None, None))
             if not confined.why_not and self._has_private_tmp():
                 # It is somebody else's wish, and will be so after any start.
                 return
-            how = "Its unit is prepared now: run systemctl restart nginx when it suits your visitors, and then this play again, before any other. Or do without."
+            how = PREPARED
         raise GenerationError(f"nginx was started in a sandbox, and the new configuration needs what that does not let it: {needs}. What was live is live. {how}")
 
     def _has_private_tmp(self) -> bool:
@@ -1098,7 +1102,14 @@ def _publish(module: AnsibleModule, nginx: Nginx) -> dict[str, t.Any]:
     nginx.refuse_what_it_is_not_let(state, confined)
     if not module.check_mode:
         drop_in = sandbox.drop_in(confined.box if confined.is_had else None, refused)
-        result["generation"] = nginx.publish(tree, wanted, state, why, confined.box, drop_in)
+        try:
+            result["generation"] = nginx.publish(tree, wanted, state, why, confined.box, drop_in)
+        except GenerationError as error:
+            if not (refused and state["sandboxed"]):
+                raise
+            # It runs in a sandbox that is too narrow for this, and a start would bring that back.
+            nginx.fit(drop_in)
+            raise GenerationError(f"{error} In its sandbox it says: {refused}. {PREPARED}") from error
         result["sandbox"] = nginx.outside(confined, refused)
     if params["state"] == "restored":
         result["restored"] = source

@@ -124,12 +124,14 @@ def drop_in(tmp_path, monkeypatch):
     return path
 
 
-def test_what_is_written_is_known_again(drop_in):
+def test_what_is_written_is_known_again(drop_in, monkeypatch):
     wanted, other = sandbox.of([], PREFIX), sandbox.of(["access_log /srv/logs/x.log;"], PREFIX)
     assert sandbox.is_written(None) and not sandbox.is_written(wanted) and not sandbox.is_in_unit() and sandbox.said() is None
     drop_in.write_text(sandbox.drop_in(wanted, None))
     assert sandbox.is_written(wanted) and not sandbox.is_written(other) and not sandbox.is_written(None) and sandbox.is_in_unit()
-    assert sandbox.is_tried(wanted) and not sandbox.is_tried(other)
+    monkeypatch.setattr(sandbox, "is_sandboxed", {"1": True, "2": False}.__getitem__)
+    assert sandbox.is_tried(wanted, "1") and not sandbox.is_tried(other, "1"), "one that runs outside of it has not tried it"
+    assert not sandbox.is_tried(wanted, "2")
     assert sandbox.drop_in(wanted, None) == wanted.text and sandbox.drop_in(other, None) == other.text and sandbox.drop_in(None, None) is None
 
 
@@ -137,7 +139,7 @@ def test_a_host_on_which_it_cannot_be_says_why_and_is_asked_again_when_something
     wanted, other = sandbox.of([], PREFIX), sandbox.of(["access_log /srv/logs/x.log;"], PREFIX)
     drop_in.write_text(sandbox.drop_in(wanted, "Failed to set up mount namespacing"))
     assert sandbox.is_written(wanted) and not sandbox.is_in_unit() and not sandbox.is_written(other)
-    assert not sandbox.is_tried(wanted) and sandbox.said() == "Failed to set up mount namespacing"
+    assert sandbox.said() == "Failed to set up mount namespacing"
 
 
 def test_it_is_tried_with_each_of_its_properties(monkeypatch):
@@ -161,3 +163,24 @@ def test_a_process_in_no_sandbox_of_ours_is_not_let_anything_else(monkeypatch):
     assert not sandbox.is_sandboxed("") and not sandbox.is_sandboxed(str(2**31)) and not sandbox.is_sandboxed("self")
     monkeypatch.setattr(commands, "run", None)
     assert sandbox.open_up(sandbox.of(["access_log /srv/logs/x.log;"], PREFIX), "self") is None
+
+
+def test_what_a_link_leads_to_is_writable_too(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "logs").symlink_to(tmp_path / "real")
+    folders = sandbox.of([f"access_log {tmp_path}/logs/x.log;"], PREFIX).folders
+    assert {str(tmp_path / "logs"), str(tmp_path / "real")} <= {*folders}
+
+
+@pytest.mark.parametrize(("bounded", "ours"), [(0x4C3, True), (0x4C3 | 1 << 23, True), (0x4C3 | 1 << 21, False), (0x4C2, False), (2**41 - 1, False)])
+def test_our_sandbox_is_known_by_the_rights_that_it_leaves(monkeypatch, bounded, ours):
+    monkeypatch.setattr(sandbox, "_mounts", {"1": "mnt:[1]", "7": "mnt:[2]"}.get)
+    monkeypatch.setattr(sandbox.files, "read", {"/proc/7/status": f"Name:\tnginx\nCapBnd:\t{bounded:016x}\nCapAmb:\t0\n"}.get)
+    assert sandbox.is_sandboxed("7") is ours
+
+
+def test_who_sees_the_mounts_of_all_is_in_no_sandbox(monkeypatch):
+    """As in a container that may make none."""
+    monkeypatch.setattr(sandbox, "_mounts", lambda _process: "mnt:[1]")
+    monkeypatch.setattr(sandbox.files, "read", {"/proc/7/status": f"CapBnd:\t{0x4C3:016x}\n"}.get)
+    assert not sandbox.is_sandboxed("7")
