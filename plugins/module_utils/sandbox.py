@@ -63,18 +63,46 @@ _PROPERTIES = (
 _RUN_CODE = ("auth_pam", "lua", "modsecurity", "passenger", "perl", "rtmp")
 """What modules that run programs, or what others wrote, have in their names. Nobody can say what those need."""
 
+
+class _Saying(t.NamedTuple):
+    """What a configuration says in many ways.
+
+    To look for a word is a hundred times faster than to look for a pattern, and most of a thousand sites' files have none of the words.
+    """
+
+    words: tuple[str, ...]
+    """One of these is in whatever the pattern is found in."""
+    pattern: re.Pattern[str]
+
+    def may_be_in(self, text: str) -> bool:
+        return any(word in text for word in self.words)
+
+    def findall(self, text: str) -> list[t.Any]:
+        return self.pattern.findall(text) if self.may_be_in(text) else []
+
+    def is_in(self, text: str) -> bool:
+        return self.may_be_in(text) and self.pattern.search(text) is not None
+
+
+def _saying(pattern: str, *words: str) -> _Saying:
+    return _Saying(words, re.compile(pattern, re.MULTILINE))
+
+
 _WORD = r"""\s+(?:"([^"\n]+)"|'([^'\n]+)'|([^\s;{}"']+))"""
 _BEGIN = r"(?:^|[;{}])\s*"
-_WRITES = re.compile(rf"{_BEGIN}(access_log|error_log|pid|lock_file|state|state_path|working_directory|\w+_temp_path|\w+_cache_path|proxy_store|fastcgi_store|uwsgi_store|scgi_store){_WORD}", re.MULTILINE)
-_LISTENS = re.compile(rf"""{_BEGIN}listen\s+["']?unix:([^\s;"']+)""", re.MULTILINE)
-_INCLUDES = re.compile(rf"{_BEGIN}include{_WORD}", re.MULTILINE)
-_STORES = re.compile(rf"{_BEGIN}(?:dav_methods\s+(?!off\b)|(?:proxy|fastcgi|uwsgi|scgi)_store\s+(?!off\b))", re.MULTILINE)
-_SERVED = re.compile(rf"{_BEGIN}(?:root|alias){_WORD}", re.MULTILINE)
-_TEMPORARY = re.compile(rf"""(?:unix:|{_BEGIN}(?!location\b)[a-z_]+\s+["']?)/(?:var/)?tmp(?![\w.-])""", re.MULTILINE)
+_WRITES = _saying(
+    rf"{_BEGIN}(access_log|error_log|pid|lock_file|state|state_path|working_directory|\w+_temp_path|\w+_cache_path|proxy_store|fastcgi_store|uwsgi_store|scgi_store){_WORD}",
+    *("_log", "pid", "lock_file", "state", "working_directory", "_path", "_store"),
+)
+_LISTENS = _saying(rf"""{_BEGIN}listen\s+["']?unix:([^\s;"']+)""", "unix:")
+_INCLUDES = _saying(rf"{_BEGIN}include{_WORD}", "include")
+_STORES = _saying(rf"{_BEGIN}(?:dav_methods\s+(?!off\b)|(?:proxy|fastcgi|uwsgi|scgi)_store\s+(?!off\b))", "dav_methods", "_store")
+_SERVED = _saying(rf"{_BEGIN}(?:root|alias){_WORD}", "root", "alias")
+_TEMPORARY = _saying(rf"""(?:unix:|{_BEGIN}(?!location\b)[a-z_]+\s+["']?)/(?:var/)?tmp(?![\w.-])""", "/tmp")
+_AS_OTHERS = _saying(r"\bproxy_bind\s[^;]*\btransparent\b", "transparent")
+_WHERE_IT_IS_SAID = _saying(rf"""{_BEGIN}(?:access_log|error_log)\s+["']?\$""", "_log")
+_SERVES = _saying(rf"{_BEGIN}(?:server\s*\{{|listen\s)", "server", "listen")
 _COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
-_AS_OTHERS = re.compile(r"\bproxy_bind\s[^;]*\btransparent\b")
-_WHERE_IT_IS_SAID = re.compile(rf"""{_BEGIN}(?:access_log|error_log)\s+["']?\$""", re.MULTILINE)
-_SERVES = re.compile(rf"{_BEGIN}(?:server\s*\{{|listen\s)", re.MULTILINE)
 _NO_PATH = re.compile(r"(off|on|stderr|syslog:.*|memory:.*|/dev/.*)$")
 _NEVER_WHOLE = ("/", "/boot", "/etc", "/root", "/usr")
 """Folders of which only what is named is written to, whatever nginx wants to make in them."""
@@ -123,9 +151,9 @@ def why_not(modules: Iterable[str], texts: Collection[str]) -> str | None:
     return None
 
 
-def _is_said(what: re.Pattern[str], texts: Iterable[str]) -> bool:
+def _is_said(what: _Saying, texts: Iterable[str]) -> bool:
     """Return whether one of the texts says something, and not in a comment."""
-    return any(what.search(text) and what.search(_COMMENT.sub("", text)) for text in texts)
+    return any(what.is_in(text) and what.is_in(_COMMENT.sub("", text)) for text in texts)
 
 
 def serves(texts: Iterable[str]) -> bool:
@@ -144,7 +172,7 @@ def of(texts: Collection[str], prefix: str) -> Sandbox:
         for name, *words in _WRITES.findall(text):
             found |= _written(name, os.path.join(prefix, "".join(words)), "".join(words))
         found |= {os.path.dirname(path) for path in _LISTENS.findall(text)}
-    if any(map(_STORES.search, texts)):
+    if any(map(_STORES.is_in, texts)):
         # Where nginx stores what it is given, somewhere below what it serves.
         found |= {os.path.join(prefix, path).partition("$")[0] for text in texts for path in map("".join, _SERVED.findall(text))}
     folders = {path for path in map(os.path.normpath, found) if path.startswith("/")}
