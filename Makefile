@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
 # The longest first, since two run at a time. The long ones are for `make test-all`.
-SCENARIOS := deploys apps certificates published sites trouble default installed strangers
+SCENARIOS := sites apps strangers published deploys trouble certificates installed default
 LONG_SCENARIOS := faults renewal processes judged
 
 .PHONY: help

@@ -1,8 +1,8 @@
 """Whatever publishes may be killed at any step: by the kernel, by the network, by an impatient person.
 
 What serves is then what served before or the new configuration, wholly; and the next run ends what was begun.
-PORTICO_ALL_FAULTS=1 kills at every step, the releases by turns; of steps that are alike, which are the files of a tree, at the
-first, one in the middle and the last. The ordinary run takes some, evenly. The moves of links and the commands that act on
+PORTICO_ALL_FAULTS=1 kills at every step, the releases by turns; of steps that are alike, in which a tree is made or taken away, at
+the first, one in the middle and the last. The ordinary run takes some, evenly. The moves of links and the commands that act on
 nginx are each release's in any case.
 """
 
@@ -13,17 +13,29 @@ import re
 
 EVERY_STEP = bool(os.environ.get("PORTICO_ALL_FAULTS"))
 SAMPLED = 3
+# A whole tree is moved, and then served, in one step, which is none of these.
+IN_A_TREE = re.compile(r"(?P<how>open|os\.(?:mkdir|symlink|chmod|chown|remove|rmdir)) \S*(?P<tree>/run/portico-nginx-test-|/generations/(?:\.new-|\d+))\S*$")
+TAKE_AWAY = ("os.remove", "os.rmdir")
 DECISIVE = re.compile(r"^(run systemctl (reload|start)|os\.rename \S*/live)")
 
 
 def alike(step):
-    """Return a step without what tells it from others: which file it is of a tree that is being written, or taken away."""
-    return re.sub(r"(/run/portico-nginx-test-|/generations/\.new-)\S+", r"\1", step)
+    """Return a step without what tells it from others of a tree that nginx does not serve: the file, and how it is made or taken away."""
+    found = IN_A_TREE.match(step)
+    return f"{'take away' if found['how'] in TAKE_AWAY else 'make'} what is in {found['tree']}" if found else step
 
 
 def spread(numbers):
     """Some of several numbers, evenly: the first and the last among them."""
     return {numbers[round(at * (len(numbers) - 1) / (SAMPLED - 1))] for at in range(SAMPLED)}
+
+
+def of_each_kind(steps, numbers):
+    """Of several numbers of steps, some of each kind."""
+    kinds = {}
+    for number in numbers:
+        kinds.setdefault(alike(steps[number - 1]), []).append(number)
+    return sorted(number for alike_ones in kinds.values() for number in spread(alike_ones))
 
 
 def chosen(steps, turn):
@@ -32,13 +44,9 @@ def chosen(steps, turn):
     A restart shows that what is on disk can be served. It also hides it when the next run forgets the reload.
     """
     everything = range(1, len(steps) + 1)
-    kinds = {}
-    for number in everything:
-        kinds.setdefault(alike(steps[number - 1]), []).append(number)
-    of_each_kind = sorted(number for numbers in kinds.values() for number in spread(numbers))
     decisive = {number for number in everything if DECISIVE.search(steps[number - 1])}
     assert decisive, steps
-    kept = sorted(decisive | (set(of_each_kind[turn]) if EVERY_STEP else spread(everything)))
+    kept = sorted(decisive | (set(of_each_kind(steps, everything)[turn]) if EVERY_STEP else spread(everything)))
     return [(number, False) for number in kept] + [(number, True) for number in sorted(decisive)]
 
 
@@ -115,7 +123,7 @@ def test_what_is_killed_while_it_is_put_back_is_put_back_by_the_next_run(old):
         assert not run.ok, run.output
         kills = Kills(old, old.steps)
         (swap, *_) = (number for number, step in enumerate(kills.steps, 1) if DECISIVE.search(step))
-    for number in range(swap + 1, len(kills.steps) + 1)[old.turn]:
+    for number in of_each_kind(kills.steps, range(swap + 1, len(kills.steps) + 1))[old.turn]:
         assert old.publish("old").ok
         with old.held_port(8099):
             kills.kill(number, "old", "new", nginx_http_port=8099)
