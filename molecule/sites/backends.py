@@ -111,7 +111,8 @@ class Backend(BaseHTTPRequestHandler):
         if path.endswith("/slow"):
             # As long as it takes for others to ask for it as well.
             go_on.wait(10)
-        self._say(headers={"Accept-Ranges": "bytes", **kinds.get(path.rpartition("/")[2], {})}, body=f"answer {asked[path]}".encode())
+        rest = bytes(200_000) if path.endswith("/large") else b""
+        self._say(headers={"Accept-Ranges": "bytes", **kinds.get(path.rpartition("/")[2], {})}, body=f"answer {asked[path]}".encode() + rest)
 
     def _who(self) -> None:
         """Say whether a visitor gets in, by its cookie."""

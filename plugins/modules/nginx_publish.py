@@ -130,7 +130,7 @@ options:
         elements: dict
         suboptions:
           path:
-            description: The beginning of the paths that this location answers, such as V(/) or V(/api/).
+            description: The beginning of the paths that this location answers, such as V(/) or V(/api/), as it is read and not percent-encoded.
             type: str
             required: true
           exact:

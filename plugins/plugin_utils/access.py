@@ -41,11 +41,6 @@ def normalise_access(policies: object, variable: str = "nginx_access") -> list[E
     return complete
 
 
-def named(policies: Iterable[Entry]) -> dict[str, Entry]:
-    """Return the policies that sites may name, those that are there by themselves among them."""
-    return {**BUILT_IN, **{policy["name"]: policy for policy in policies}}
-
-
 def is_open(policy: Entry | None) -> bool:
     """Return whether a policy lets everybody in."""
     return policy is None or not any(policy[key] for key in ("allow", "deny", "users", "clients", "ask"))

@@ -466,7 +466,7 @@ def _static(value: dict[t.Any, t.Any]) -> dict[str, str]:
             if not isinstance(each, str):
                 raise ValueError("has something in it that is not text. Write paths and folders, such as {/static/: staticfiles}.")
         try:
-            formats.url_path(prefix)
+            formats.read_path(prefix)
             mounts[prefix] = _inside(folder)
         except ValueError as error:
             raise ValueError(f"does not fit at {prefix[:80]!r}: it {error}") from error

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import typing as t
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ansible_collections.portico.web.plugins.module_utils import layout
 from ansible_collections.portico.web.plugins.plugin_utils import entries, formats, variables
@@ -37,11 +37,6 @@ def normalise_caches(caches: object, variable: str = "nginx_caches") -> list[Ent
     for cache in complete:
         _check(variable, cache)
     return complete
-
-
-def named(caches: Iterable[Entry]) -> dict[str, Entry]:
-    """Return the caches that sites may name, those that are there by themselves among them."""
-    return {**BUILT_IN, **{cache["name"]: cache for cache in caches}}
 
 
 def can_keep(location: Entry) -> bool:

@@ -263,7 +263,7 @@ class _Walk:
                 return int(value)
             if isinstance(value, str) and value.isascii() and value.isdigit():
                 return int(value)
-            raise self._problem(key, value, "is not a whole number.")
+            raise self._problem(key, value, "is not a whole number. Write digits alone, such as 30.")
         if not isinstance(value, str):
             hint = "Write it in quotes" if isinstance(value, (int, float)) else "Write one text"
             raise self._problem(key, value, f"is {_kind(value)}, not text. {hint}.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from urllib.parse import unquote
 
 from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN, LexError, check
 from ansible_collections.portico.web.plugins.plugin_utils.entries import shown
@@ -79,6 +80,18 @@ def url_path(value: str) -> str:
     if not value.startswith("/") or "//" in value or {".", ".."} & set(value.split("/")) or re.search(r"[\s?#$\"\\]", value):
         raise ValueError("is not the path of a URL. Begin with a slash; no '..', '//', '?', '#', '$', quotes or spaces.")
     return value
+
+
+def read_path(value: str) -> str:
+    """Return the beginning of a path as it is read: so nginx compares it, and not as it comes percent-encoded."""
+    decoded = unquote(value)
+    if decoded != value:
+        try:
+            hint = f"Write it so: {shown(url_path(decoded))}."
+        except ValueError:
+            hint = "A path with what that stands for is not possible here. Choose another one."
+        raise ValueError(f"is percent-encoded, and nginx compares paths as they are read. {hint}")
+    return url_path(value)
 
 
 def network(value: str) -> str:

@@ -99,6 +99,9 @@ def _refuse_what_would_be_open(site: Entry, locations: Sequence[Entry], some_ver
     if tells and _passes_on(site["extra_config"]):
         why = "leads to a backend, which would believe what visitors say of themselves, as if it came from who is asked. Write it in locations."
         raise mistake("extra_config", HIDDEN, why)
+    if _has_patterns(site["extra_config"]) and any(location["path"] == "/" and not location["exact"] and _keeps_out(location) for location in locations):
+        why = "has a location with a regular expression, which nginx takes before /, so that the access and uploads of / would not hold there. Say access for the whole site, or write it in locations."
+        raise mistake("extra_config", HIDDEN, why)
     for location in locations:
         if tells and _passes_on(location["extra_config"], 1 if location["does"] in _BACKENDS else 0):
             why = f"leads to a backend inside of {location['path']}, which would believe what visitors say of themselves, as if it came from who is asked. Write it in locations."
@@ -113,6 +116,16 @@ def _has_locations(text: str | None) -> bool:
     return bool({"location", "include"} & {words[0] for depth, words, _line in statements(text or "") if depth == 0})
 
 
+def _has_patterns(text: str | None) -> bool:
+    """Return whether a text has a location whose path is a regular expression."""
+    return any(depth == 0 and words[0] == "location" and words[1].startswith("~") for depth, words, _line in statements(text or ""))
+
+
+def _keeps_out(location: Entry) -> bool:
+    """Return whether a location has a policy of its own that lets not everybody in, or files of which none may act."""
+    return location["uploads"] or not access.is_open(location["access"])
+
+
 def _passes_on(text: str | None, depth: int = 0) -> bool:
     """Return whether a text leads to a backend at a depth or below it, or includes a file that may."""
     return any(at >= depth and (words[0].endswith("_pass") or words[0] == "include") for at, words, _line in statements(text or ""))
@@ -123,7 +136,7 @@ def of_all(locations: Sequence[Entry], of_its_site: Entry, over_all: Entry) -> l
 
     :param of_its_site: what L(of_site) has returned.
     :param over_all: what L(over_all) has returned.
-    :returns: each with C(number), C(told), C(guarded) and C(verifies).
+    :returns: each with C(number), C(told), C(guarded), C(verifies) and C(is_first), whether it comes before regular expressions.
     """
     return [
         {
@@ -132,6 +145,7 @@ def of_all(locations: Sequence[Entry], of_its_site: Entry, over_all: Entry) -> l
             "told": backends.written(location["family"], told(location["policy"], over_all["asks"])) if location["does"] in _BACKENDS else [],
             "guarded": _is_guarded(location, of_its_site),
             "verifies": not over_all["verifies"] and bool(location["policy"] and location["policy"]["clients"]),
+            "is_first": location["path"] != "/" and (_keeps_out(location) or bool(location["limits"])),
         }
         for number, location in enumerate(locations, start=1)
     ]

@@ -35,11 +35,6 @@ def normalise_limits(limits: object, variable: str = "nginx_limits") -> list[Ent
     return complete
 
 
-def named(limits: Iterable[Entry]) -> dict[str, Entry]:
-    """Return the limits that sites may name, those that are there by themselves among them."""
-    return {**BUILT_IN, **{limit["name"]: limit for limit in limits}}
-
-
 def seconds(limits: Iterable[Entry]) -> int:
     """Return after how many seconds somebody who met one of several limits may try again."""
     return max(map(_seconds, limits), default=0)

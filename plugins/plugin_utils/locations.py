@@ -62,6 +62,8 @@ def of_site(site: Entry, known: Known, of_its_block: Entry, mistake: Mistake) ->
         written = [("", {"path": "/", "exact": False, "extra_config": None, **dict.fromkeys(HOW), **alone})] if given else []
     locations = [each for prefix, location in written for each in _locations(site, location, of_its_block, prefix, known, mistake)]
     _refuse_shared_paths(mistake, locations)
+    if site["backend"] is not None and locations and not any(location["does"] == "proxy" for location in locations):
+        raise mistake("backend", HIDDEN, "is for a proxy, and this site has none. An app is at its own socket, and an upstream says these things itself.")
     if of_its_block["cache"] and locations and not any(map(caches.can_keep, locations)):
         raise mistake("cache", of_its_block["cache"]["name"], "is for answers of HTTP backends, and this site has none. Take it out.")
     return locations
@@ -118,6 +120,7 @@ def _locations(site: Entry, location: Entry, of_its_block: Entry, prefix: str, k
     if known.named is not None:
         complete.update(guards.of_location(location, site, of_its_block, known.named, prefix, mistake))
         complete.update(caches.of_location({**complete, "cache": location["cache"]}, of_its_block["cache"], known.named["caches"], prefix, mistake))
+        complete["pages"] = complete["pages"] or "error_page" in said(location["extra_config"])
         complete["says"] = complete["says"] or any(complete[key] is not None for key in ("access", "limits", "cache"))
         _refuse_unbuffered_cache(complete, location, site, of_its_block["cache"], prefix, mistake)
     if does == "app" and known.apps is not None:
@@ -158,6 +161,9 @@ def _location(location: Entry, does: str, target: t.Any, site: Entry, family: st
     sends = None
     # nginx drops the headers of the server from a location that sends one of its own, and what is hidden alike.
     instead = {**(headers.UPLOADED if location["uploads"] else {}), **({} if location["immutable"] is None else headers.lasting(location["immutable"]))}
+    written = {name.lower() for level in (site, location) for name in level["headers"] or {}}
+    # What takes out our own word of a header does not take out theirs.
+    instead = {name: text for name, text in instead.items() if text or name.lower() not in written}
     is_http = family == "proxy"
     if family == "grpc" and not site["tls"]:
         raise mistake(f"{prefix}{does}", target, "speaks gRPC, whose clients nginx hears over TLS alone. Take tls: false out.")
@@ -278,7 +284,7 @@ def _timeout(value: int) -> int:
 def _fallback(value: str) -> str:
     if not value.startswith("/") or value.endswith("/"):
         raise ValueError("is not a file below root. Begin with a slash, as in /index.html.")
-    return formats.url_path(value)
+    return formats.read_path(value)
 
 
 def _answer(value: Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -322,6 +328,6 @@ _FORMS: t.Final[dict[str, entries.Format]] = {
 
 FORMATS: t.Final[dict[str, entries.Format]] = {
     **{place: form for key, form in _FORMS.items() for place in _of_both(key)},
-    "locations.path": formats.url_path,
+    "locations.path": formats.read_path,
 }
 """For L(entries.normalise), of what a site and each of its locations can say alike."""

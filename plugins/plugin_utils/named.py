@@ -21,7 +21,8 @@ LISTS: t.Final[Mapping[str, Callable[[object], list[Entry]]]] = {
 }
 """The options that are such lists; the variable of the play begins with C(nginx_)."""
 
-_WITH_BUILT_IN: t.Final = {"upstreams": lambda known: {upstream["name"]: upstream for upstream in known}, "access": access.named, "limits": limits.named, "caches": caches.named}
+_BUILT_IN: t.Final[Mapping[str, Mapping[str, Entry]]] = {"access": access.BUILT_IN, "limits": limits.BUILT_IN, "caches": caches.BUILT_IN}
+"""Option to the entries that need not be in its list."""
 
 
 def normalise(given: Mapping[str, object]) -> dict[str, dict[str, Entry]]:
@@ -30,4 +31,4 @@ def normalise(given: Mapping[str, object]) -> dict[str, dict[str, Entry]]:
     :param given: option to list; one that is not there has nothing but what is there by itself.
     :raises PorticoError: at the first mistake.
     """
-    return {key: _WITH_BUILT_IN[key](check(given.get(key, []))) for key, check in LISTS.items()}
+    return {key: {**_BUILT_IN.get(key, {}), **{entry["name"]: entry for entry in check(given.get(key, []))}} for key, check in LISTS.items()}

@@ -48,7 +48,7 @@ SAID_BY_PROXIES: t.Final = ("CF-Connecting-IP", "True-Client-IP", "X-Client-IP",
 _WRITTEN = ("x-forwarded-for", "x-real-ip")
 
 
-def told_header(trusted: str, is_read: bool) -> str | None:
+def _told_header(trusted: str, is_read: bool) -> str | None:
     """Return the header in which backends hear the visitor's address besides those in which all do: that of the proxies, where it is read."""
     return trusted if is_read and trusted.lower() not in _WRITTEN else None
 
@@ -59,18 +59,18 @@ def told(trusted: str, is_read: bool) -> list[tuple[str, str]]:
     :param trusted: the header in which proxies name the visitor.
     :param is_read: whether there are any that are trusted, and it is read.
     """
-    own = told_header(trusted, is_read)
-    taken = (*TAKEN, *taken_headers(trusted, is_read))
+    own = _told_header(trusted, is_read)
+    taken = (*TAKEN, *_taken_headers(trusted, is_read))
     return [*TOLD.items(), *((name, "") for name in taken), *([(own, Markup("$remote_addr"))] if own else [])]
 
 
-def taken_headers(trusted: str, is_read: bool) -> list[str]:
+def _taken_headers(trusted: str, is_read: bool) -> list[str]:
     """Return the headers that no backend hears from a visitor, and not from nginx either.
 
     :param trusted: the one in which proxies name the visitor.
     :param is_read: whether there are any that are trusted, and it is read.
     """
-    told = (told_header(trusted, is_read) or "").lower()
+    told = (_told_header(trusted, is_read) or "").lower()
     return [name for name in {name.lower(): name for name in (*SAID_BY_PROXIES, trusted)}.values() if name.lower() not in (*_WRITTEN, told)]
 
 

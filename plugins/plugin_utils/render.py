@@ -271,7 +271,21 @@ def _common(settings: Mapping[str, t.Any], host: Host) -> dict[str, t.Any]:
     brotli = {"ngx_http_brotli_filter_module", "ngx_http_brotli_static_module"} <= host.modules and "brotli" in complete["modules"]
     profile = tls_profiles.PROFILES[complete["tls_profile"]]
     tls = profile if host.has_hybrid_key_exchange else profile.without_hybrid()
-    return {"host": host, "tls": tls, "guideline": tls_profiles, "brotli": brotli, "told": {"proxy": told, "grpc": told, **{family: [(backends.param(name), value) for name, value in told] for family in backends.WITH_PARAMS}}, "acme_webroot": layout.ACME_WEBROOT, "maintenance": layout.MAINTENANCE, "apps_folder": layout.APPS, **complete, "pages": pages.STATUSES, "resolvers": _resolvers(complete, host), "trusted_proxies": proxies.networks(complete["trusted_proxies"]), "taken_headers": proxies.taken_headers(complete["trusted_header"], is_read), "told_header": proxies.told_header(complete["trusted_header"], is_read)}
+    families = {family: [(backends.param(name), value) for name, value in told] for family in backends.WITH_PARAMS}
+    return {
+        "host": host,
+        "tls": tls,
+        "guideline": tls_profiles,
+        "brotli": brotli,
+        "told": {"proxy": told, "grpc": told, **families},
+        "acme_webroot": layout.ACME_WEBROOT,
+        "maintenance": layout.MAINTENANCE,
+        "apps_folder": layout.APPS,
+        **complete,
+        "pages": pages.STATUSES,
+        "resolvers": _resolvers(complete, host),
+        "trusted_proxies": proxies.networks(complete["trusted_proxies"]),
+    }
 
 
 def _resolvers(settings: Mapping[str, t.Any], host: Host) -> list[str]:

@@ -161,6 +161,8 @@ def _site(variable: str, site: Entry, known: locations.Known) -> Entry:
     twins = [name for at, name in enumerate(names) if name in names[:at]]
     if twins:
         raise mistake("server_names", twins[0], "stands there twice. Write each name once.")
+    if site["hsts"] is not None and not site["tls"]:
+        raise mistake("hsts", HIDDEN, "is a promise that browsers hear over TLS alone, and this site has tls: false. Take one of them out, and let whoever ends TLS in front of it promise it.")
     sends = headers.sends(site)
     block = guards.NONE if known.named is None else guards.of_site(site, known.named, mistake)
     found = locations.of_site(site, known, block, mistake)
@@ -251,7 +253,7 @@ _FORMATS: Mapping[str, entries.Format] = {
     "error_pages": pages.error_pages,
     "maintenance": pages.maintenance,
     "maintenance.allow": formats.network,
-    "maintenance.open": formats.url_path,
+    "maintenance.open": formats.read_path,
     "template": formats.printable,
     "redirects": moves.redirects,
     "refuse_agents": agents.agent,

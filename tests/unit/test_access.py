@@ -119,6 +119,11 @@ def site(**keys):
         ),
         ({"access": "asked", "extra_config": "include snippets/x.conf;"}, 'key "extra_config": leads to a backend, which would believe what visitors say of themselves'),
         (
+            {"extra_config": "location ~* '\\.png$' { }", "locations": [{"path": "/", "proxy": BACKEND, "access": "office"}]},
+            'key "extra_config": has a location with a regular expression, which nginx takes before /',
+        ),
+        ({"extra_config": "location ~ \\.php$ { }", "locations": [{"path": "/", "root": "/srv", "uploads": True}]}, 'key "extra_config": has a location with a regular expression'),
+        (
             {"access": "partners", "extra_config": "location /x/ { }", "locations": [{"path": "/", "proxy": BACKEND, "access": "everybody"}]},
             'key "extra_config": has a location, and nginx would ask nobody for a certificate there',
         ),
@@ -186,6 +191,32 @@ def test_a_location_with_headers_of_its_own_keeps_the_way_to_sign_in_and_every_p
         "error_page 403 404 405 413 429 500 502 503 504 /.portico/page/at/1",
     ]
     assert not any(word.startswith("error_page") for word in blocks(**keys, locations=[{"path": "/", "proxy": BACKEND}])["/"])
+
+
+def test_so_does_one_with_a_page_of_its_own(blocks):
+    own = {"path": "/", "proxy": BACKEND, "extra_config": "error_page 404 = @mine;"}
+    pages = [word for word in blocks(access="asked", locations=[own])["/"] if word.startswith("error_page")]
+    assert pages == ["error_page 404 = @mine", "error_page 401 = @portico-sign-in-asked", "error_page 403 404 405 413 429 500 502 503 504 /.portico/page"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({"access": "office"}, "^~ /a/"),
+        ({"limits": ["login"]}, "^~ /a/"),
+        ({"uploads": True}, "^~ /a/"),
+        ({"access": "office", "exact": True, "path": "/a"}, "= /a"),
+        ({"access": "everybody"}, "/a/"),
+        ({"limits": []}, "/a/"),
+        ({}, "/a/"),
+    ],
+)
+def test_no_regular_expression_comes_before_what_is_asked_of_visitors(keys, place):
+    known = named.normalise({"access": POLICIES})
+    location = {"path": "/a/", "root": "/srv", **keys}
+    written = site(locations=[{"path": "/", "proxy": BACKEND}, location], extra_config="location ~ \\.png$ { root /srv; }")
+    (text,) = render.site_files(normalise_sites([written], [], named=known), [], render.Host(), SETTINGS).values()
+    assert f"    location {place} {{\n" in text
 
 
 def test_a_password_is_not_passed_on_unless_it_may_be_the_apps(blocks):

@@ -42,7 +42,7 @@ def test_an_entry_comes_back_complete():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"name": "a", "size": "big"}, 'things, entry "a", key "size": "big" is not a whole number.'),
+        ({"name": "a", "size": "big"}, 'things, entry "a", key "size": "big" is not a whole number. Write digits alone, such as 30.'),
         ({"name": "a", "size": True}, 'key "size": true is not a whole number.'),
         ({"name": "a", "size": 1.5}, 'key "size": 1.5 is not a whole number.'),
         ({"name": "a", "kind": "smal"}, 'key "kind": "smal" is not one of its choices. Did you mean "small"?'),

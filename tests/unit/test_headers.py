@@ -106,3 +106,21 @@ def test_a_promise_is_what_is_said(hsts, text):
     assert (complete["promise"] == "$portico_promise") == (text is None)
     # What is said counts instead of what a backend says.
     assert ("Strict-Transport-Security" in complete["sends"].hidden) == (hsts is not None)
+
+
+@pytest.mark.parametrize(
+    ("around", "inside", "kept"),
+    [
+        ({}, {"uploads": True}, []),
+        ({}, {"uploads": True, "headers": {"cache-control": "no-store"}}, ["no-store"]),
+        ({"headers": {"Cache-Control": "private"}}, {"uploads": True}, ["private"]),
+        ({"headers": {"Cache-Control": "private"}}, {"immutable": False}, ["private"]),
+        ({"headers": {"Cache-Control": "private"}}, {"immutable": True}, ["$portico_lasting"]),
+        ({}, {"immutable": False}, []),
+    ],
+)
+def test_what_is_said_of_keeping_files_is_not_taken_out_with_what_is_said_by_itself(around, inside, kept):
+    complete = only(**around, locations=[{"path": "/", "root": "/srv"}, {"path": "/media/", "root": "/srv", **inside}])
+    # A location without headers of its own has its site's.
+    sends = complete["locations"][1]["sends"] or complete["sends"]
+    assert [text for name, text in sends.headers if name.lower() == "cache-control"] == kept

@@ -17,7 +17,7 @@ def site(**keys):
 
 def location(path, does, target, rest="", number=1):
     unsaid = dict.fromkeys(("fallback", "spoken", "tries", "waits", "sends", "max_body_size", "timeout", "unbuffered", "access_log", "extra_config", "access", "limits", "wait", "cache", "policy"))
-    guarded = {"rules": [], "pages": False, "is_server": False, "told": [], "uploads": False, "bare": False, "guarded": False, "verifies": False}
+    guarded = {"rules": [], "pages": False, "is_server": False, "told": [], "uploads": False, "bare": False, "guarded": False, "verifies": False, "is_first": False}
     return {"path": path, "exact": False, "number": number, "says": False, "does": does, "family": "proxy", "target": target, "rest": rest, "repeated": [], "repeated_pages": [], **unsaid, **guarded}
 
 
@@ -97,6 +97,12 @@ def test_a_redirect_keeps_the_path_unless_it_has_one(target, rest):
         ([site(app=None, proxy="http://$host")], "has a character that no URL has"),
         ([site(app=None, redirect="/elsewhere")], "is not a URL that begins with http:// or https:// and a host"),
         ([site(app=None, root="/srv/../etc")], "is not an absolute path"),
+        ([site(locations=[{"path": "/caf%C3%A9/", "root": "/srv"}])], 'key "locations.path": "/caf%C3%A9/" is percent-encoded, and nginx compares paths as they are read. Write it so: "/café/".'),
+        ([site(locations=[{"path": "/a%20b/", "root": "/srv"}])], "is percent-encoded, and nginx compares paths as they are read. A path with what that stands for is not possible here."),
+        ([site(maintenance={"open": ["/%73tatus"]})], 'key "maintenance.open": "/%73tatus" is percent-encoded'),
+        ([site(app=None, root="/srv", fallback="/%69ndex.html")], 'key "fallback": "/%69ndex.html" is percent-encoded'),
+        ([site(tls=False, hsts={"include_subdomains": True})], 'key "hsts": is a promise that browsers hear over TLS alone, and this site has tls: false'),
+        ([site(backend={"host": "inner.example.com"})], 'key "backend": is for a proxy, and this site has none'),
         ([site(name="../../etc/passwd")], "is not a name"),
         ([site(certificate="a/b")], 'key "certificate": "a/b" is not a name'),
         ([site(issuer="self-signed")], 'key "issuer": "self-signed" is not one of its choices. Did you mean "self_signed"?'),

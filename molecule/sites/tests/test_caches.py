@@ -127,6 +127,16 @@ def test_a_backend_that_is_down_is_not_missed(seen, ask, path, eventually):
     eventually(lambda: seen(brief)[1] != "answer 1")
 
 
+def test_a_cache_grows_no_larger_than_is_said(host, seen, path, eventually):
+    """nginx counts every ten seconds, and takes out what nobody has asked for the longest."""
+    asked = [f"/small{path}/{number}/large" for number in range(20)]
+    assert [seen(each)[0] for each in asked] == ["MISS"] * 20
+    # A file may go while they are counted.
+    sizes = "find '/var/cache/portico~main~small' -type f -printf '%s\\n'"
+    eventually(lambda: sum(map(int, host.run(sizes).stdout.split())) <= 1 << 20)
+    assert (seen(asked[-1])[0], seen(asked[0])[0]) == ("HIT", "MISS")
+
+
 def purge(play, name, flags=(), **variables):
     run = play("../../playbooks/nginx_purge.yml", "--limit", name, "--extra-vars", json.dumps({"portico_hosts": "web", **variables}), *flags)
     return run, run.changed.get(name)

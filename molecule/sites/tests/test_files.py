@@ -21,6 +21,8 @@ FOR_EVER = "max-age=31536000, immutable"
         ("/assets/index-DiwrgTda.js", 200, [FOR_EVER]),
         ("/assets/missing.js", 404, []),
         ("/dated/site.9ae1f9c10fb5.css", 200, ["no-store"]),
+        ("/edited/site.9ae1f9c10fb5.css", 200, []),
+        ("/once/picture.png", 200, ["no-store"]),
     ],
 )
 def test_what_has_its_hash_in_its_name_is_kept_for_ever(ask, path, status, kept):

@@ -208,6 +208,15 @@ def test_a_body_may_be_as_large_as_is_said(visitor, name):
         assert answer.status == status and ("That is too large" in answer.text) == (status == 413)
 
 
+def test_who_may_send_so_much_is_asked_and_told_as_ever(visitor, name):
+    """The site itself takes a megabyte; so what asks about a larger request, and what tells why it fails, must not mind its size."""
+    form = {"a": "x" * 2_000_000}
+    answer = visitor.post(f"https://backends.{name}.example.test/upload-known/", form, Cookie="signed=in")
+    assert answer.status == 200 and json.loads(answer.text)["headers"]["x-user"] == "anna", answer
+    answer = visitor.post(f"https://backends.{name}.example.test/upload-nobody/", form)
+    assert answer.status == 502 and "The application is not answering" in answer.text, answer
+
+
 def test_a_part_of_what_a_backend_has_comes_through(ask):
     part = ask("backends", "/parts", Range="bytes=4-6")
     assert (part.status, part.text, part.headers["Content-Range"]) == (206, "456", "bytes 4-6/10")

@@ -49,6 +49,12 @@ def test_an_address_that_is_not_let_in_gets_nothing(address, inside_of):
     assert {json.loads(inside_of(7002).stdout)["server"] for _number in range(8)} == {"9001", "9002"}
 
 
+def test_who_does_not_reach_a_streams_address_reaches_nobody(address, inside_of):
+    assert json.loads(inside_of(7008).stdout)["server"] == "9001"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, 7008), timeout=10)
+
+
 def test_tls_ends_with_a_sites_certificate_or_begins(visitor, name, inside_of):
     answer = visitor.get(f"https://main.{name}.example.test:7003/")
     assert answer.status == 200 and json.loads(answer.text)["server"] == "9001"

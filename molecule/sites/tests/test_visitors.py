@@ -92,6 +92,13 @@ def test_a_server_is_asked_and_the_backend_is_told_what_it_says(ask, name):
     refused = ask("guarded", "/known/a?b=c")
     assert (refused.status, refused.headers["Location"]) == (302, f"https://login.example.test/?rd={url}")
     assert ask("guarded", "/known/", Cookie="signed=barred").status == 403
+    # An error page of somebody's own takes none of this away.
+    assert ask("asked", "/a").headers["Location"] == f"https://login.example.test/?rd=https://asked.{name}.example.test/a"
+
+
+def test_a_regular_expression_does_not_come_before_what_is_asked(inside):
+    assert inside("guarded", "/a.kept") == (200, "open")
+    assert inside("guarded", "/nobody/a.kept")[0] == 403
 
 
 @pytest.mark.parametrize("path", ["/open/", "/staff/"])
@@ -219,6 +226,8 @@ def test_somebody_who_was_too_quick_may_ask_again_when_it_says(ask):
     while ask("limited", "/").status == 429:  # who is refused is not counted
         assert time.monotonic() < refused + 5
     assert {ask("limited", "/free/").status for _number in range(20)} == {200}
+    # Nor is it counted when somebody else is asked about them.
+    assert {ask("limited", "/known/", Cookie="signed=in").status for _number in range(20)} == {200}
 
 
 def test_all_addresses_of_a_network_of_ipv6_are_one_visitor(through):
@@ -250,6 +259,13 @@ def test_a_page_with_all_its_pictures_meets_no_limit_and_a_flood_does(at_once):
 
 def test_all_visitors_of_a_site_may_be_counted_together(through):
     assert [through("tried", "/together/", X_Forwarded_For=f"192.0.2.{number}")[0] for number in range(1, 4)] == [200, 429, 429]
+
+
+def test_some_kinds_of_requests_may_be_counted_and_no_others(inside):
+    def said(method):
+        return inside("tried", "/changes/", "--request", method, "--data", "a=b")[0]
+
+    assert [said(method) for method in ("PUT", "PATCH", "PUT", "POST", "POST", "GET", "GET")] == [200, 429, 429, 200, 200, 200, 200]
 
 
 def test_a_limit_that_is_tried_refuses_nobody_and_is_told(ask, host):
