@@ -15,7 +15,7 @@ SUFFIX = ".portico-new"
 
 def digest(text: str) -> str:
     """Return the fingerprint of a text, by which the controller and a host know that they mean the same."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def write(path: str, text: str, mode: int = 0o644) -> None:
@@ -81,6 +81,12 @@ def read(path: str) -> str | None:
             return file.read()
     except FileNotFoundError:
         return None
+
+
+def read_exactly(path: str) -> str:
+    """Return a file's text whose bytes are the same when it is encoded again with C(surrogateescape), whatever they are."""
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return file.read()
 
 
 def target(link: str) -> str | None:

@@ -37,6 +37,7 @@ def is_secret(path: str) -> bool:
 
 def shown(path: str, text: str) -> str:
     """Return what may be shown of a file of a generation: of a hash only whether it is another one."""
+    text = text.encode(errors="surrogateescape").decode(errors="replace")
     if not is_secret(path):
         return text
     named = (line.partition(":") for line in text.splitlines())

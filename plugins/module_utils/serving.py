@@ -16,6 +16,7 @@ import resource
 import signal
 import socket
 import ssl
+import stat
 import time
 
 from ansible_collections.portico.web.plugins.module_utils import commands, files
@@ -67,7 +68,12 @@ class Lock:
         self.waited_for: str | None = None
 
     def __enter__(self) -> Lock:
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        # Everybody may make files in the folder of locks: what somebody else put there is no lock.
+        with contextlib.suppress(FileNotFoundError):
+            there = os.lstat(self.path)
+            if there.st_uid != os.geteuid() or not stat.S_ISREG(there.st_mode):
+                os.remove(self.path)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -62,7 +62,7 @@ def texts(number: int) -> dict[str, str]:
             path = os.path.join(parent, name)
             relative = os.path.relpath(path, folder(number))
             if relative not in NOT_CARRIED and not relative.endswith(files.SUFFIX):
-                found[relative] = files.read(path) or ""
+                found[relative] = files.read_exactly(path) if os.path.exists(path) else ""
     return found
 
 
@@ -91,7 +91,7 @@ def write_tree(where: str, tree: dict[str, str], marker: str) -> None:
         parent = os.path.dirname(f"{where}/{path}")
         if not os.path.isdir(parent):
             files.open_folders(parent)
-        with open(os.open(f"{where}/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        with open(os.open(f"{where}/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(text)
             os.fchown(file.fileno(), -1, group)
             os.fchmod(file.fileno(), 0o640)

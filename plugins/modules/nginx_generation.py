@@ -293,6 +293,8 @@ from ansible_collections.portico.web.plugins.module_utils.generation import (
 ETC = "/etc/nginx"
 MAIN = ETC + "/nginx.conf"
 PACKAGED = MAIN + ".distrib"
+OURS = "# Written by portico.web"
+"""With this a published nginx.conf begins."""
 ENTRANCE = ETC + "/portico"
 DEFAULT_SITE = ETC + "/sites-enabled/default"
 DEFAULT_SITE_FILE = ETC + "/sites-available/default"
@@ -384,7 +386,7 @@ class Nginx:
         default_site = self._has_pristine_default_site()
         active, enabled = self._unit()
         # A link is ours or a stranger's: of a file alone there is more to ask.
-        pristine = os.path.islink(MAIN) or self._is_pristine(MAIN)
+        pristine = os.path.islink(MAIN) or _is_a_copy_of_ours() or self._is_pristine(MAIN)
         manifest, texts, loaded = store.manifest(number), store.texts(number), _modules()
         return {
             "missing": missing,
@@ -432,6 +434,9 @@ class Nginx:
         own = {**wanted["host"]["files"], **wanted["scopes"].get(scope, {"files": {}})["files"]}
         for path, known in files_of(wanted).items():
             text = texts.get(path, live.get(path))
+            if text is None and path not in own:
+                # Another scope's, which is that scope's business: its next run has it.
+                continue
             if text is None or (path in own and files.digest(text) != known):
                 raise GenerationError(f"The file {path} of the live generation is gone or edited, and was not sent. Run the play again.")
             tree[path] = text
@@ -489,7 +494,7 @@ class Nginx:
         :raises GenerationError: in nginx's own words.
         """
         with self._stage(pristine=False) as stage:
-            main = PACKAGED if os.path.exists(PACKAGED) else MAIN
+            main = PACKAGED if _is_ours() and os.path.exists(PACKAGED) else MAIN
             shutil.copyfile(main, f"{stage}/nginx.conf")
             for name, leads in (_switched_off()).items():
                 if not os.path.lexists(f"{stage}/sites-enabled/{os.path.basename(name)}"):
@@ -527,7 +532,7 @@ class Nginx:
         command = [self.binary, "-t", "-q", "-c", f"{stage}/nginx.conf"]
         # nginx opens the logs that a configuration names, and makes its folders, when it only tests it.
         self._keep_worker(f"{stage}/nginx.conf")
-        newcomers = {path for text in tree.values() for path in re.findall(r"(?<![^\s\"'=])/[^\s;\"'{}]+", text) if not os.path.lexists(path)}
+        newcomers = {path for path in _named_paths(tree) if not os.path.lexists(path)}
         # It may have open what this process may, and that is what a login may.
         serving.let_open_files(str(os.getpid()))
         rc, kept = 1, set(box.folders if box and not self.module.check_mode else ())
@@ -535,8 +540,8 @@ class Nginx:
             rc, _out, err = self.module.run_command(command)
             why = sandbox.try_out(box, command) if rc == 0 and box and not sandbox.is_tried(box, serving.master()) else None
         finally:
-            # Another run may have published a cache meanwhile, whose folder workers could not make again.
-            named = _named_caches(store.texts(store.live_number()))
+            # Another run may have published one of them meanwhile: a log that workers have open, a cache whose folder they could not make again.
+            named = _named_paths(store.texts(store.live_number()))
             # And what a sandbox lets it write to has to be there when that is made.
             for path in newcomers - named - (kept if rc == 0 else set()):
                 _remove_empty(path)
@@ -572,9 +577,11 @@ class Nginx:
             if state["manifest"] != wanted or store.texts(number) != tree:
                 number = store.make(tree, wanted, why)
                 self.undo.append(lambda: shutil.rmtree(store.folder(number)))
-                # What serves now, which a killed run may have left behind the link, is what to go back to.
-                back = serving if serving in store.numbers() else state["generation"]
+            # What serves now, which a killed run may have left behind the link, is what to go back to.
+            back = serving if serving in store.numbers() else state["generation"]
+            if back != number:
                 self.undo.append(lambda: files.point(store.LIVE, f"generations/{back}") if back else files.remove(store.LIVE))
+            if files.target(store.LIVE) != f"generations/{number}":
                 files.point(store.LIVE, f"generations/{number}")
             self._make_logs(tree)
             self.fit(drop_in)
@@ -592,14 +599,14 @@ class Nginx:
     def leave(self, state: dict[str, t.Any]) -> None:
         """Give back what was there before portico.web came."""
         with self._or_put_back(state):
-            if files.target(MAIN) == "portico/nginx.conf":
+            if _is_ours():
                 self.undo.append(files.restored(MAIN))
                 if os.path.exists(PACKAGED):
                     # Not moved: until nginx has taken it, it has to be there for the way back.
                     shutil.copy2(PACKAGED, MAIN + files.SUFFIX)
                     os.rename(MAIN + files.SUFFIX, MAIN)
                 else:
-                    os.remove(MAIN)
+                    files.remove(MAIN)
             for name, leads in _switched_off().items():
                 # Where the package is another one meanwhile, there may be no such folder.
                 if not os.path.lexists(name) and os.path.isdir(os.path.dirname(name)):
@@ -740,7 +747,9 @@ class Nginx:
         if files.target(ENTRANCE) != store.LIVE:
             self.undo.append(files.restored(ENTRANCE))
             files.point(ENTRANCE, store.LIVE)
-        if os.path.exists(MAIN) and not os.path.islink(MAIN):
+        if _is_a_copy_of_ours():
+            self.undo.append(files.restored(MAIN))
+        elif os.path.exists(MAIN) and not os.path.islink(MAIN):
             shutil.copy2(MAIN, PACKAGED)
             # rename puts the copy back in one step, with its owner and its times.
             self.undo.append(lambda: (os.rename(PACKAGED, MAIN), self._divert("--remove")))
@@ -987,6 +996,11 @@ def _drop_caches(tree: dict[str, str]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def _named_paths(tree: dict[str, str]) -> set[str]:
+    """Return all that looks like a path of the host in a configuration."""
+    return {path for text in tree.values() for path in re.findall(r"(?<![^\s\"'=])/[^\s;\"'{}]+", text)}
+
+
 def _remove_empty(path: str) -> None:
     """Remove what came into being at a path, if nothing is in it."""
     with contextlib.suppress(OSError):
@@ -1002,6 +1016,16 @@ def _has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_ours() -> bool:
+    """Return whether nginx.conf is the published one: the link to it, or a copy, or nothing where somebody removed it."""
+    return not os.path.lexists(MAIN) or files.target(MAIN) == "portico/nginx.conf" or _is_a_copy_of_ours()
+
+
+def _is_a_copy_of_ours() -> bool:
+    """Return whether nginx.conf was the link to ours before somebody edited it in a way that leaves a copy, as C(sed -i) does."""
+    return not os.path.islink(MAIN) and os.path.exists(PACKAGED) and (files.read(MAIN) or "").startswith(OURS)
 
 
 def _modules() -> list[str]:
@@ -1041,6 +1065,15 @@ def _refuse_shared_streams(found: dict[str, dict[str, list[t.Any]]], scope: str,
                 raise GenerationError(f'The stream "{name}" of generation {asked} has the name or the port that "{taken[0]}" of the scope "{other}" has now. Take one of them out first.')
 
 
+def _refuse_shared_sites(wanted: Manifest, scope: str, asked: int) -> None:
+    """Refuse to go back to sites whose names, or the names that they answer to, other scopes have now."""
+    for name, names in wanted["scopes"].get(scope, {"sites": {}})["sites"].items():
+        for other, part in wanted["scopes"].items():
+            taken = [theirs for theirs, their_names in part["sites"].items() if other != scope and (theirs == name or set(names) & set(their_names))]
+            if taken:
+                raise GenerationError(f'The site "{name}" of generation {asked} has the name, or a server name, that "{taken[0]}" of the scope "{other}" has now. Take one of them out first.')
+
+
 def _restored_manifest(nginx: Nginx, state: dict[str, t.Any], scope: str, asked: int | None) -> tuple[int, Manifest]:
     """Return the generation to go back to, and what is live when its scope is restored.
 
@@ -1059,8 +1092,10 @@ def _restored_manifest(nginx: Nginx, state: dict[str, t.Any], scope: str, asked:
         raise GenerationError(f"Generation {asked} is not kept, or is live. Kept are: {', '.join(map(str, sorted(kept))) or 'none'}.")
     then = kept[asked]
     alone = not (live["scopes"].keys() | then["scopes"].keys()) - {scope}
-    host = then["host"] if alone or scope in (then["host"]["owner"], live["host"]["owner"]) else live["host"]
+    owner = live["host"]["owner"]
+    host = then["host"] if alone or owner == scope or (owner is None and then["host"]["owner"] == scope) else live["host"]
     wanted = with_part(live, scope, host, then["scopes"].get(scope))
+    _refuse_shared_sites(wanted, scope, asked)
     _refuse_shared_streams(streams_of(wanted), scope, asked)
     if STREAMS not in host["files"] and streams_of(wanted):
         # nginx has a block for streams only while somebody has some: now, or then.

@@ -109,3 +109,9 @@ def _check_network(written: str) -> None:
 def networks(written: Sequence[str]) -> list[str]:
     """Return the networks of proxies, each once, in order."""
     return list(dict.fromkeys(network for each in written for network in CDNS.get(each, [each])))
+
+
+def is_this_host(network: str) -> bool:
+    """Return whether one of the addresses by which a host reaches itself is in a network."""
+    within = ipaddress.ip_network(network)
+    return any(ipaddress.ip_address(address) in within for address in ("127.0.0.1", "::1"))

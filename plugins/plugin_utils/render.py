@@ -134,7 +134,8 @@ def base(settings: Mapping[str, t.Any], host: Host, has_streams: bool = False) -
     if "include" in taken:
         taken |= _LEFT_TO_INCLUDED
     for name in _HTTP_LEVEL:
-        texts[name] = _without(texts[name], taken - _REPEATED)
+        # Outside of the http block nobody else says anything that takes the place of ours.
+        texts[name] = _without(texts[name], taken - _REPEATED, " {4}" if name == "nginx.conf" else "(?: {4})?")
     return texts
 
 
@@ -302,10 +303,10 @@ def _upstreams(site: Mapping[str, t.Any], sockets: Mapping[str, str]) -> dict[st
     return {name: sockets[name] for name in named}
 
 
-def _without(text: str, names: Iterable[str]) -> str:
-    """Take the directives of one line that have these names out of a text."""
+def _without(text: str, names: Iterable[str], indent: str) -> str:
+    """Take the directives of one line that have these names, and an indent, out of a text."""
     taken = "|".join(re.escape(name) for name in sorted(names))
-    return re.sub(rf"^(?: {{4}})?(?:{taken}) [^{{}}\n]*;\n", "", text, flags=re.MULTILINE) if taken else text
+    return re.sub(rf"^{indent}(?:{taken}) [^{{}}\n]*;\n", "", text, flags=re.MULTILINE) if taken else text
 
 
 def token(value: t.Any) -> Markup:

@@ -80,6 +80,12 @@ def check_together(settings: Mapping[str, object]) -> None:
         raise PorticoError("nginx_proxy_protocol and nginx_http3 are not possible together: over UDP nobody says who asks, and visitors would get past the proxies. Take one of them out.")
     if proxied and not proxies_of:
         raise PorticoError("nginx_proxy_protocol: true has no meaning without nginx_trusted_proxies: everybody would have the proxy's address. Say in the latter which proxies speak it.")
+    own = next((network for network in proxies.networks(proxies_of or []) if proxied and proxies.is_this_host(network)), None)
+    if own:
+        raise PorticoError(
+            f"nginx_proxy_protocol: {own} of nginx_trusted_proxies is this host, and whoever is on the host itself speaks no PROXY protocol to nginx at 127.0.0.1. "
+            "Let that proxy ask at another address of the host, and write that one."
+        )
     said = {words[0] for depth, words, _line in statements(str(settings.get("extra_config") or "")) if depth == 0} & proxies.DIRECTIVES
     if proxies_of and said:
         raise PorticoError(f"nginx_extra_config: {min(said)} would count instead of what nginx_trusted_proxies says. Take one of them out.")

@@ -74,6 +74,69 @@ def test_nobody_goes_back_to_a_stream_that_another_scope_has_now(monkeypatch):
         nginx_generation._restored_manifest(None, {"manifest": live, "generation": 2}, "a", None)
 
 
+def test_nobody_goes_back_to_a_site_that_another_scope_has_now(monkeypatch):
+    then, live = manifest(PLAIN, a=["sites/shop.conf"], b=["sites/b.conf"]), manifest(PLAIN, a=["sites/a.conf"], b=["sites/shop.conf"])
+    monkeypatch.setattr(store, "numbers", lambda: [1, 2])
+    monkeypatch.setattr(store, "manifest", {1: then, 2: live}.__getitem__)
+    then["scopes"]["a"]["sites"] = {"shop": ["shop.example.com"]}
+    for theirs in ({"shop": ["new.example.com"]}, {"other": ["www.example.com", "shop.example.com"]}):
+        live["scopes"]["b"]["sites"] = theirs
+        with pytest.raises(nginx_generation.GenerationError, match='The site "shop" of generation 1 has the name, or a server name, that "(shop|other)" of the scope "b" has now'):
+            nginx_generation._restored_manifest(None, {"manifest": live, "generation": 2}, "a", None)
+    live["scopes"]["b"]["sites"] = {"other": ["other.example.com"]}
+    assert nginx_generation._restored_manifest(None, {"manifest": live, "generation": 2}, "a", None)[0] == 1
+
+
+def test_who_goes_back_takes_nobody_the_settings_of_the_host(monkeypatch):
+    then, live = manifest(PLAIN, {"http3": True}, a=["sites/a.conf"], b=["sites/b.conf"]), manifest(PLAIN, {"https_port": 8443}, a=["sites/c.conf"], b=["sites/b.conf"])
+    monkeypatch.setattr(store, "numbers", lambda: [1, 2])
+    monkeypatch.setattr(store, "manifest", {1: then, 2: live}.__getitem__)
+    for owner, settings in (("b", {"https_port": 8443}), ("a", {"http3": True}), (None, {"http3": True})):
+        live["host"]["owner"] = owner
+        _number, wanted = nginx_generation._restored_manifest(None, {"manifest": live, "generation": 2}, "a", None)
+        assert wanted["host"]["settings"] == settings, owner
+
+
+@pytest.fixture
+def etc(monkeypatch, tmp_path):
+    """A published host's /etc/nginx."""
+    for name, path in (("MAIN", "nginx.conf"), ("PACKAGED", "nginx.conf.distrib"), ("ENTRANCE", "portico")):
+        monkeypatch.setattr(nginx_generation, name, str(tmp_path / path))
+    (tmp_path / "nginx.conf").symlink_to("portico/nginx.conf")
+    (tmp_path / "portico").symlink_to(store.LIVE)
+    (tmp_path / "nginx.conf.distrib").write_text("# the package's\n")
+    return tmp_path
+
+
+def test_an_nginx_conf_that_was_edited_in_its_place_is_ours_and_the_packages_stays(nginx, etc, monkeypatch):
+    """As sed -i leaves it: a copy where the link was."""
+    monkeypatch.setattr(nginx, "_is_diverted", lambda: True)
+    edited = f"{nginx_generation.OURS}: edited\n"
+    assert nginx_generation._is_ours() and not nginx_generation._is_a_copy_of_ours()
+    (etc / "nginx.conf").unlink()
+    assert nginx_generation._is_ours()
+    (etc / "nginx.conf").write_text(edited)
+    assert nginx_generation._is_ours() and nginx_generation._is_a_copy_of_ours()
+    nginx._enter()
+    assert os.readlink(etc / "nginx.conf") == "portico/nginx.conf" and (etc / "nginx.conf.distrib").read_text() == "# the package's\n"
+    for step in reversed(nginx.undo):
+        step()
+    assert (etc / "nginx.conf").read_text() == edited
+    (etc / "nginx.conf").write_text("user somebody;\n")
+    assert not nginx_generation._is_ours()
+
+
+def test_what_is_missing_of_another_scope_is_that_scopes_business(nginx, monkeypatch):
+    live = manifest(PLAIN, a=["sites/a.conf"], b=["sites/b.conf"])
+    live["host"]["files"]["nginx.conf"] = nginx_generation.files.digest("main")
+    live["scopes"]["a"]["files"]["sites/a.conf"] = nginx_generation.files.digest("a")
+    monkeypatch.setattr(store, "texts", lambda _number: {"nginx.conf": "main"})
+    state = {"generation": 1, "manifest": live}
+    assert nginx.compose(state, live, "a", {"sites/a.conf": "a"}) == {"nginx.conf": "main", "sites/a.conf": "a"}
+    with pytest.raises(nginx_generation.GenerationError, match="The file sites/a.conf of the live generation is gone or edited"):
+        nginx.compose(state, live, "a", {})
+
+
 @pytest.fixture
 def nginx(tmp_path):
     """nginx on a host on which workers have been nobody's so far."""

@@ -249,6 +249,14 @@ def test_the_middle_of_a_token_takes_no_quotes(value):
         render.bare(value)
 
 
+def test_nginx_itself_goes_on_to_write_its_log_where_it_is_looked_for():
+    """What somebody says at the http level takes the place of nothing outside of it."""
+    extra = "error_log /var/log/nginx/http.log warn;\ngzip off;"
+    text = render.base({**render.default_settings(), "extra_config": extra}, render.Host(taken_directives=("error_log",)))["nginx.conf"]
+    assert "\nerror_log /var/log/nginx/error.log;\n" in text
+    assert "    gzip on;" not in text
+
+
 def test_templates_quote_or_say_why_not():
     """An expression that touches other text is in the middle of a token, and has to be bare (or safe)."""
     for template in render._TEMPLATES.glob("*.j2"):

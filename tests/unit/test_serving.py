@@ -47,6 +47,14 @@ def test_a_run_that_waits_knows_for_whom_and_is_the_next_holder(held):
         assert lock.waited_for is None
 
 
+def test_what_somebody_put_where_the_lock_is_is_no_lock(tmp_path):
+    (tmp_path / "theirs").write_text("kept")
+    (tmp_path / "lock").symlink_to(tmp_path / "theirs")
+    with serving.Lock("me", path=str(tmp_path / "lock")):
+        assert (tmp_path / "lock").read_text().startswith("me, since ") and not (tmp_path / "lock").is_symlink()
+    assert (tmp_path / "theirs").read_text() == "kept"
+
+
 def test_another_right_has_a_lock_of_its_own(held, tmp_path):
     with Lock("bob@desk", patience=1, path=str(tmp_path / "other"), what="keeps certificates") as lock:
         assert lock.waited_for is None

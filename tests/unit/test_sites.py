@@ -192,6 +192,15 @@ def test_the_proxy_protocol_needs_proxies():
         check_together({"proxy_protocol": True, "trusted_proxies": []})
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.0/8", "::1"])
+def test_a_proxy_on_the_host_itself_does_not_speak_the_proxy_protocol(address):
+    with pytest.raises(PorticoError) as told:
+        check_together({"proxy_protocol": True, "trusted_proxies": ["192.0.2.1", address]})
+    assert str(told.value).startswith(f"nginx_proxy_protocol: {address} of nginx_trusted_proxies is this host")
+    check_together({"proxy_protocol": True, "trusted_proxies": ["192.0.2.1", "127.0.0.3"]})
+    check_together({"trusted_proxies": [address]})
+
+
 def test_variables_that_are_right_pass():
     check_settings({"http_port": 8080, "https_port": "8443", "extra_config": "gzip off;", "scope": "team-a", "sites": []})
     check_settings({"trusted_proxies": ["10.0.0.7", "2001:db8::/32", "fastly"], "trusted_header": "X-Real-IP"})

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from ansible_collections.portico.web.plugins.module_utils import layout, store
-from ansible_collections.portico.web.plugins.module_utils.generation import no_manifest
+from ansible_collections.portico.web.plugins.module_utils.generation import no_manifest, shown
 
 TREE = {"nginx.conf": "user www-data;\n", "sites/a.conf": "# a\n", "pages/404.html": "<p>", "passwords/main/staff": "anna:hash\n"}
 
@@ -43,3 +43,16 @@ def test_where_nginx_has_no_user_its_root_reads_it(host, monkeypatch):
     monkeypatch.setattr(layout, "NGINX_USER", "somebody-else")
     store.write_tree(f"{host}/stage/portico", TREE, "")
     assert {(path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) for path in map((host / "stage/portico").joinpath, TREE)} == {(os.getegid(), 0o640)}
+
+
+def test_what_nobody_published_is_carried_over_to_the_byte(host):
+    content = b"\xab\xcdMaxMind.com\r\n\xff \xc3\xa9"
+    number = store.make({"nginx.conf": "é\n"}, no_manifest(), "")
+    with open(f"{store.folder(number)}/geo.mmdb", "wb") as file:
+        file.write(content)
+    following = store.make(store.texts(number), no_manifest(), "")
+    with open(f"{store.folder(following)}/geo.mmdb", "rb") as file:
+        assert file.read() == content
+    assert store.texts(following)["nginx.conf"] == "é\n"
+    # A diff has it as far as it is text.
+    assert "MaxMind.com" in shown("geo.mmdb", store.texts(following)["geo.mmdb"]).encode().decode()

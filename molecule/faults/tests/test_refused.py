@@ -92,6 +92,16 @@ def test_a_full_disk_is_no_reason_to_serve_less(old, option):
     heals(old)
 
 
+def test_an_nginx_conf_that_was_edited_in_its_place_is_published_again(old):
+    """sed -i leaves a copy where the link was, and the package's own file must outlive it."""
+    packaged = old.host.check_output("sha256sum /etc/nginx/nginx.conf.distrib")
+    old.host.check_output("sed -i 's/^worker_processes .*/worker_processes 1;/' /etc/nginx/nginx.conf && test ! -L /etc/nginx/nginx.conf && systemctl reload nginx")
+    heals(old)
+    assert old.host.check_output("readlink /etc/nginx/nginx.conf") == "portico/nginx.conf"
+    assert old.host.check_output("sha256sum /etc/nginx/nginx.conf.distrib") == packaged
+    old.restart()
+
+
 def test_a_placeholder_that_lost_its_file_is_made_again(old):
     """nginx serves what it has in memory; its next start would fail."""
     file = "/var/lib/portico/placeholder/fullchain.pem"

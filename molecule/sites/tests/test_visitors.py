@@ -137,7 +137,7 @@ def test_a_client_certificate_lets_in(inside, site, path, client, status):
 
 def test_the_challenge_of_the_ca_is_open_whatever_a_site_asks(visitor, name, host):
     host.check_output("mkdir -p /var/lib/portico/acme/.well-known/acme-challenge && echo token >/var/lib/portico/acme/.well-known/acme-challenge/test")
-    for site in ("guarded", "partners", "limited"):
+    for site in ("guarded", "partners", "limited", "asked", "paged", "moved", "kept"):
         answers = [visitor.get(f"http://{site}.{name}.example.test/.well-known/acme-challenge/test") for _number in range(8)]
         assert {(answer.status, answer.text) for answer in answers} == {(200, "token\n")}
 
