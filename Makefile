@@ -12,8 +12,8 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
 # The longest first, since two run at a time. The long ones are for `make test-all`.
-SCENARIOS := sites apps strangers published deploys trouble certificates installed default
-LONG_SCENARIOS := faults renewal processes judged
+SCENARIOS := sites apps published deploys trouble certificates installed default
+LONG_SCENARIOS := faults renewal strangers processes judged
 
 .PHONY: help
 help: ## list the commands
