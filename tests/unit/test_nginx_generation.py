@@ -97,6 +97,43 @@ def test_who_goes_back_takes_nobody_the_settings_of_the_host(monkeypatch):
         assert wanted["host"]["settings"] == settings, owner
 
 
+def test_a_test_leaves_a_log_that_another_run_has_published_meanwhile(nginx, tmp_path, monkeypatch):
+    """nginx makes the logs of what it only tests, and those that are nobody's go again."""
+    ours, theirs = tmp_path / "ours.log", tmp_path / "theirs.log"
+
+    def test(_command):
+        ours.touch()
+        theirs.touch()
+        return 0, "", ""
+
+    nginx.module.run_command, nginx.module.check_mode = test, True
+    monkeypatch.setattr(store, "live_number", lambda: 2)
+    monkeypatch.setattr(store, "texts", lambda _number: {"sites/theirs.conf": f"access_log {theirs} combined;\n"})
+    nginx._ask_nginx(str(tmp_path), {"sites/a.conf": f"access_log {ours};\naccess_log {theirs};\n"})
+    assert theirs.exists() and not ours.exists()
+
+
+def test_what_a_killed_run_left_behind_the_link_is_not_left_there_when_nginx_refuses_it(nginx, tmp_path, monkeypatch):
+    """nginx serves the second generation, and the link has been at the third since a run was killed before the reload."""
+    live = tmp_path / "live"
+    live.symlink_to("generations/3")
+    monkeypatch.setattr(store, "LIVE", str(live))
+    monkeypatch.setattr(store, "numbers", lambda: [2, 3])
+    monkeypatch.setattr(store, "texts", lambda _number: {})
+    for step in ("make_certificates", "_make_logs", "fit", "_open_up", "_enter"):
+        monkeypatch.setattr(nginx, step, lambda *_args: None)
+
+    def refused(*_args):
+        raise nginx_generation.GenerationError("refused")
+
+    monkeypatch.setattr(nginx, "_serve", refused)
+    wanted = manifest(PLAIN)
+    state = {"generation": 3, "serving": 2, "manifest": wanted, "default_site": False, "active": False}
+    with pytest.raises(nginx_generation.GenerationError, match="refused"):
+        nginx.publish({}, wanted, state, "a test", None, None)
+    assert os.readlink(live) == "generations/2"
+
+
 @pytest.fixture
 def etc(monkeypatch, tmp_path):
     """A published host's /etc/nginx."""
