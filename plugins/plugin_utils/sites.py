@@ -168,7 +168,7 @@ def _site(variable: str, site: Entry, known: locations.Known) -> Entry:
     if twins:
         raise mistake("server_names", twins[0], "stands there twice. Write each name once.")
     if site["hsts"] is not None and not site["tls"]:
-        raise mistake("hsts", HIDDEN, "is a promise that browsers hear over TLS alone, and this site has tls: false. Take one of them out, and let whoever ends TLS in front of it promise it.")
+        raise mistake("hsts", site["hsts"], "is a promise that browsers hear over TLS alone, and this site has tls: false. Take one of them out, and let whoever ends TLS in front of it promise it.")
     sends = headers.sends(site)
     block = guards.NONE if known.named is None else guards.of_site(site, known.named, mistake)
     found = locations.of_site(site, known, block, mistake)

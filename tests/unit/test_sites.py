@@ -101,7 +101,7 @@ def test_a_redirect_keeps_the_path_unless_it_has_one(target, rest):
         ([site(locations=[{"path": "/a%20b/", "root": "/srv"}])], "is percent-encoded, and nginx compares paths as they are read. A path with what that stands for is not possible here."),
         ([site(maintenance={"open": ["/%73tatus"]})], 'key "maintenance.open": "/%73tatus" is percent-encoded'),
         ([site(app=None, root="/srv", fallback="/%69ndex.html")], 'key "fallback": "/%69ndex.html" is percent-encoded'),
-        ([site(tls=False, hsts={"include_subdomains": True})], 'key "hsts": is a promise that browsers hear over TLS alone, and this site has tls: false'),
+        ([site(tls=False, hsts={"include_subdomains": True})], 'key "hsts": {"max_age": 63072000, "include_subdomains": true, "preload": false} is a promise that browsers hear over TLS alone, and this site has tls: false'),
         ([site(backend={"host": "inner.example.com"})], 'key "backend": is for a proxy, and this site has none'),
         ([site(name="../../etc/passwd")], "is not a name"),
         ([site(certificate="a/b")], 'key "certificate": "a/b" is not a name'),
