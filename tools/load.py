@@ -13,6 +13,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import math
+import re
 import socket
 import ssl
 import threading
@@ -25,6 +26,7 @@ from typing import Any
 
 from visitor import Answer
 
+_AWAY = re.compile(r": (ConnectionRefusedError|ConnectionResetError|RemoteDisconnected): ")
 _AT_ONCE = 12
 _MOST_REQUESTS = 200_000
 _LONGEST_LOAD = 900  # seconds
@@ -55,6 +57,11 @@ class Report:
     def requests(self) -> int:
         """Requests that got an answer or were lost; those of 500 and above are both."""
         return self.answers.total() + sum(not line.startswith("5") for line in self.lost)
+
+    @property
+    def harmed(self) -> list[str]:
+        """Those of `lost` who met more than a port where nobody listened for a moment, as while nginx is started anew."""
+        return [line for line in self.lost if not _AWAY.search(line)]
 
     @property
     def statuses(self) -> Counter[int]:

@@ -19,6 +19,9 @@ from wire import Served, served
 RENEW, RECONCILE = "certificates-renew.service", "certificates-reconcile.service"
 Result = TypeVar("Result")
 
+AS_A_MACHINE = "mount --make-rshared / && systemctl restart nginx"
+"""Have mounts shared, as systemd does it on a machine and not in a container: a sandboxed nginx sees disks that come later."""
+
 
 @dataclass(frozen=True)
 class Done:

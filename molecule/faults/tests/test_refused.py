@@ -6,6 +6,7 @@ import contextlib
 import re
 
 import pytest
+from servers import AS_A_MACHINE
 
 BROKEN = {"name": "broken", "server_names": ["broken.example.test"], "tls": False}
 REFUSED = [
@@ -80,6 +81,7 @@ def test_a_full_disk_is_no_reason_to_serve_less(old, option):
     """The disk is full from the beginning, so that not even the first file can be written whole."""
     folder = "/var/lib/portico/nginx"
     fill = f"i=0; while echo x >{folder}/fill-$i; do i=$((i + 1)); done" if "nr_inodes" in option else f"dd if=/dev/zero of={folder}/fill bs=4k"
+    old.host.check_output(AS_A_MACHINE)
     old.host.check_output(f"cp --archive {folder} /srv/disk && mount -t tmpfs -o {option},mode=755 none {folder} && cp --archive /srv/disk/. {folder}/")
     try:
         old.host.run(f"({fill}) 2>/dev/null")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from faults import BASE, DUE
+from servers import AS_A_MACHINE
 
 LETSENCRYPT = "/etc/letsencrypt"
 HOOK = f"{LETSENCRYPT}/renewal-hooks/deploy/portico"
@@ -98,7 +99,7 @@ def test_the_disk_is_full(renew, renews, base, each):
     """All of certbot's folder is on a disk of its own meanwhile."""
     base.at_once(
         lambda server: server.run(
-            f"mkdir -p /mnt/small; mount -t tmpfs -o size=2m,mode=0755 small /mnt/small; cp -a {LETSENCRYPT}/. /mnt/small;"
+            f"{AS_A_MACHINE}; mkdir -p /mnt/small; mount -t tmpfs -o size=2m,mode=0755 small /mnt/small; cp -a {LETSENCRYPT}/. /mnt/small;"
             f"mount --bind /mnt/small {LETSENCRYPT}; dd if=/dev/zero of={LETSENCRYPT}/filler bs=4k 2>/dev/null || true"
         )
     )
