@@ -171,6 +171,26 @@ def test_who_is_refused_is_lost(serve):
     assert len(report.lost) == report.requests and "refused" in report.lost[0]
 
 
+def test_who_is_refused_for_a_moment_bears_a_start_and_nobody_bears_more(serve, server):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        refused = loaded(f"http://{HOST}:{closed.getsockname()[1]}/")
+    assert refused.lost and not refused.harmed
+    silent = loaded(server.url("/silent"))
+    assert silent.lost and not silent.harmed
+    for path in ("/cut", "/broken"):
+        report = loaded(server.url(path))
+        assert report.harmed == report.lost != []
+        report.lost += refused.lost
+        assert report.harmed == report.lost[: -len(refused.lost)]
+
+
+def test_a_start_that_takes_long_has_harmed_everybody():
+    line = f"http://{HOST}/ on a new connection after 0.000 s: ConnectionRefusedError: [Errno 111] Connection refused"
+    assert not Report(lost=[line] * 600).harmed
+    assert len(Report(lost=[line] * 601).harmed) == 601
+
+
 def test_the_longest_wait_is_told(server):
     assert 0.05 <= loaded(server.url("/slow")).longest < 2
 

@@ -17,8 +17,6 @@ from load import Load
 from scene import state
 
 URLS = ["http://ours.example.test/", "http://theirs.example.test/"]
-MOST_LOST = 600
-"""What the load asks in five seconds: a restart takes less."""
 PACKAGES = ("nginx", "nginx-common", "libnginx-mod-stream")
 
 THEIRS = r"""
@@ -110,7 +108,6 @@ def was_away_for_a_moment(report):
     print(report)
     assert report.statuses.keys() == {200, 301}, report
     assert not report.harmed, report
-    assert len(report.lost) < MOST_LOST, report
 
 
 def all_is_served(visitor, ours=True):
