@@ -58,7 +58,7 @@ def app(tmp_path):
 
 
 def test_an_answer_that_never_ends_is_given_up(tmp_path):
-    """Each word of it comes in time."""
+    """Each word of it comes in time, also from a machine that is busy with other tests."""
     over = threading.Event()
 
     class Endless(socketserver.StreamRequestHandler):
@@ -72,13 +72,13 @@ def test_an_answer_that_never_ends_is_given_up(tmp_path):
 
     with socketserver.ThreadingUnixStreamServer(str(tmp_path / "app.sock"), Endless) as server:
         threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        asked = threading.Thread(target=lambda: found.append(health.wrong(CHECK, server.server_address, 0.3)), daemon=True)
+        asked = threading.Thread(target=lambda: found.append(health.wrong(CHECK, server.server_address, 2)), daemon=True)
         found: list[str | None] = []
         asked.start()
-        asked.join(5)
+        asked.join(10)
         over.set()
         server.shutdown()
-    assert found == ["/health gave no whole answer within 0.3 seconds"]
+    assert found == ["/health gave no whole answer within 2 seconds"]
 
 
 @pytest.mark.parametrize(
