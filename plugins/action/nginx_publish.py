@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ansible_collections.portico.web.plugins.module_utils.generation import differences, digests, files_of, pack, streams_of, with_part
 from ansible_collections.portico.web.plugins.plugin_utils import controller, entries, lists, locations, modules, named, proxies, render, repositories, sites, streams
-from ansible_collections.portico.web.plugins.plugin_utils.action import SECONDS_FOR_APT, PorticoAction, Templated, diffs
+from ansible_collections.portico.web.plugins.plugin_utils.action import SECONDS_FOR_APT, Meanwhile, PorticoAction, Templated, diffs
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError, problem
 
 _CAS = "ca-certificates"
@@ -29,6 +29,8 @@ class ActionModule(PorticoAction):
         known_apps, known, wanted_sites, wanted_streams = self._wanted(options, args, task_vars)
         packages = [*options["packages"], *modules.packages(options["modules"]), *(streams.PACKAGES if wanted_streams else [])]
         self._repository: str | None = None
+        # The other scopes' settings are as unknown as the host: where they are not as ours, this was for nothing.
+        drafting = self._meanwhile = Meanwhile(lambda: render.drafts(wanted_sites, known_apps, _own_settings(options), options["scope"]))
         for _turn in range(_TURNS):
             state = self._state(options, packages, task_vars)
             if options["state"] == "present":
@@ -44,7 +46,7 @@ class ActionModule(PorticoAction):
             scope = options["scope"]
             base = render.base(settings, host, bool(wanted_streams or their_streams))
             own = render.scope_files(scope, known, wanted_sites, state["passwords"], host, settings)
-            own.update(render.site_files(wanted_sites, known_apps, host, settings, Templated(task_vars, self._templar), self._loader.path_dwim, scope))
+            own.update(render.site_files(wanted_sites, known_apps, host, settings, Templated(task_vars, self._templar), self._loader.path_dwim, scope, drafting.result()))
             own.update(render.stream_files(wanted_streams, host, settings))
             part: dict[str, t.Any] = {
                 "sites": {site["name"]: site["server_names"] for site in wanted_sites},
@@ -151,8 +153,7 @@ def _settings(state: State, options: Options) -> tuple[dict[str, t.Any], str | N
 
     :raises PorticoError: when two scopes set them.
     """
-    defaults = render.default_settings()
-    own = {key: options[key] for key in defaults} if options["state"] == "present" else defaults
+    defaults, own = render.default_settings(), _own_settings(options)
     there = state["manifest"]["host"]
     if own == defaults:
         if there["owner"] in (None, options["scope"]):
@@ -165,6 +166,12 @@ def _settings(state: State, options: Options) -> tuple[dict[str, t.Any], str | N
             "Set it in one of the two."
         )
     return own, options["scope"]
+
+
+def _own_settings(options: Options) -> dict[str, t.Any]:
+    """Return what the scope says of what there is once for the whole host."""
+    defaults = render.default_settings()
+    return {key: options[key] for key in defaults} if options["state"] == "present" else defaults
 
 
 def _is_ours_to_say(state: State, options: Options) -> bool:

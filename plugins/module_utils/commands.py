@@ -33,26 +33,43 @@ def find(name: str) -> str | None:
     return shutil.which(name, path=_ADMINISTRATORS_PATH)
 
 
+class Running:
+    """A program that runs while its caller does something else."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str] | None = None, text: str | None = None) -> None:
+        self._text = text
+        self._there_is_none = ""
+        try:
+            self._process = _start(argv, environment, text is not None)
+        except FileNotFoundError as error:
+            self._there_is_none = str(error)
+
+    def done(self, seconds: float = SECONDS) -> Done:
+        """Wait for it, and end it with all that it has started when its time is over."""
+        if self._there_is_none:
+            return Done(127, "", self._there_is_none)
+        process = self._process
+        try:
+            out, err = process.communicate(None if self._text is None else self._text.encode(), timeout=seconds)
+            return Done(process.returncode, _decoded(out), _decoded(err))
+        except subprocess.TimeoutExpired:
+            out, err = _ended(process)
+            return Done(124, _decoded(out), _decoded(err))
+
+
 def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, seconds: float = SECONDS, text: str | None = None) -> Done:
     """Run a program, and end it with all that it has started when its time is over.
 
     :param environment: what it gets beside PATH, HOME and an English locale.
     :param text: what it reads.
     """
+    return Running(argv, environment, text).done(seconds)
+
+
+def _start(argv: Sequence[str], environment: Mapping[str, str] | None, reads: bool) -> subprocess.Popen[bytes]:
     inherited = {name: value for name, value in os.environ.items() if name in ("HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")}
     full = {"HOME": "/root", **inherited, "PATH": _ADMINISTRATORS_PATH, "LC_ALL": "C.UTF-8", "LANGUAGE": "C", **(environment or {})}
-    try:
-        process = subprocess.Popen(
-            list(argv), env=full, stdin=subprocess.DEVNULL if text is None else subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
-    except FileNotFoundError as error:
-        return Done(127, "", str(error))
-    try:
-        out, err = process.communicate(None if text is None else text.encode(), timeout=seconds)
-        return Done(process.returncode, _decoded(out), _decoded(err))
-    except subprocess.TimeoutExpired:
-        out, err = _ended(process)
-        return Done(124, _decoded(out), _decoded(err))
+    return subprocess.Popen(list(argv), env=full, stdin=subprocess.PIPE if reads else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 
 def _ended(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:

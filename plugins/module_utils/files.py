@@ -84,9 +84,14 @@ def read(path: str) -> str | None:
 
 
 def read_exactly(path: str) -> str:
-    """Return a file's text whose bytes are the same when it is encoded again with C(surrogateescape), whatever they are."""
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return file.read()
+    """Return a file's text whose bytes are the same when it is encoded again with C(surrogateescape), whatever they are; of a link to nothing, nothing."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode(errors="surrogateescape")
+    except OSError:
+        if os.path.exists(path):
+            raise
+        return ""
 
 
 def target(link: str) -> str | None:

@@ -57,27 +57,32 @@ def history() -> list[dict[str, t.Any]]:
 def texts(number: int) -> dict[str, str]:
     """Return path -> text of everything in a generation that the next one takes over, strangers' files too."""
     found = {}
-    for parent, _folders, names in os.walk(folder(number)) if number else []:
+    top = f"{folder(number)}/"
+    for parent, _folders, names in os.walk(top) if number else []:
         for name in names:
             path = os.path.join(parent, name)
-            relative = os.path.relpath(path, folder(number))
+            relative = path.removeprefix(top)
             if relative not in NOT_CARRIED and not relative.endswith(files.SUFFIX):
-                found[relative] = files.read_exactly(path) if os.path.exists(path) else ""
+                found[relative] = files.read_exactly(path)
     return found
 
 
-def passwords(number: int) -> dict[str, str]:
-    """Return path -> text of the hashes of passwords in a generation."""
-    found = {path: files.read(f"{folder(number)}/{path}") for path in files_of(manifest(number)) if is_secret(path)}
+def passwords(number: int, described: Manifest) -> dict[str, str]:
+    """Return path -> text of the hashes of passwords in a generation.
+
+    :param described: its manifest.
+    """
+    found = {path: files.read(f"{folder(number)}/{path}") for path in files_of(described) if is_secret(path)}
     return {path: text for path, text in found.items() if text is not None}
 
 
-def drifted(number: int, there: t.Mapping[str, str]) -> list[str]:
+def drifted(described: Manifest, there: t.Mapping[str, str]) -> list[str]:
     """Return the published files that are not as they were published.
 
-    :param there: a generation's texts.
+    :param described: a generation's manifest.
+    :param there: its texts.
     """
-    return sorted(path for path, known in files_of(manifest(number)).items() if path not in there or files.digest(there[path]) != known)
+    return sorted(path for path, known in files_of(described).items() if path not in there or files.digest(there[path]) != known)
 
 
 def write_tree(where: str, tree: dict[str, str], marker: str) -> None:

@@ -275,7 +275,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.portico.web.plugins.module_utils import files, layout, packages, repositories, sandbox, serving, store, strangers, vendors
+from ansible_collections.portico.web.plugins.module_utils import commands, files, layout, packages, repositories, sandbox, serving, store, strangers, vendors
 from ansible_collections.portico.web.plugins.module_utils.generation import (
     CERTIFICATES,
     Manifest,
@@ -374,20 +374,22 @@ class Nginx:
     # ---- reading
 
     def read(self) -> dict[str, t.Any]:
-        upgrade = packages.Upgrade(self.module, "nginx")
-        version, openssl, http3, built_in, prefix = self._versions()
+        # Each of them takes a moment to answer, and they need not wait for each other.
+        upgrade, unit = packages.Upgrade(self.module, "nginx"), commands.Running(["systemctl", "show", "--property=ActiveState,UnitFileState", "nginx"])
+        told = commands.Running([self.binary, "-V"]) if self.binary else None
+        number = store.live_number()
+        manifest, texts, loaded = store.manifest(number), store.texts(number), _modules()
+        version, openssl, http3, built_in, prefix = self._versions(told.done().err) if told else ([], [], False, [], PREFIX)
         asked, repository = self.module.params["packages"], self.module.params["repository"]
         # One question for all that they may be called.
         absent = packages.missing(self.module, [*asked, *vendors.renamed(asked), "nginx", vendors.COMMON])
         distributions = vendors.COMMON not in absent
         is_vendors = not distributions and ("nginx" not in absent or repository is not None or not repositories.is_there(None))
         missing = [name for name in (vendors.renamed(asked) if is_vendors else asked) if name in absent and name not in built_in]
-        number = store.live_number()
         default_site = self._has_pristine_default_site()
-        active, enabled = self._unit()
+        active, enabled = _unit(unit.done().out)
         # A link is ours or a stranger's: of a file alone there is more to ask.
         pristine = os.path.islink(MAIN) or _is_a_copy_of_ours() or self._is_pristine(MAIN)
-        manifest, texts, loaded = store.manifest(number), store.texts(number), _modules()
         return {
             "missing": missing,
             "unknown": packages.unknown(self.module, missing),
@@ -407,8 +409,8 @@ class Nginx:
             "generation": number,
             "serving": _serving(),
             "manifest": manifest,
-            "drifted": store.drifted(number, texts),
-            "passwords": store.passwords(number) if self.module.params["with_passwords"] else {},
+            "drifted": store.drifted(manifest, texts),
+            "passwords": store.passwords(number, manifest) if self.module.params["with_passwords"] else {},
             "certificates": _certificates(),
             "entered": files.target(MAIN) == "portico/nginx.conf" and files.target(ENTRANCE) == store.LIVE and self._is_diverted(),
             "fitted": all(files.read(path) == text for path, text in FITTINGS.items()) and self.has_sandbox(manifest, texts, loaded, prefix, default_site),
@@ -912,20 +914,20 @@ class Nginx:
         rc, _out, _err = self.module.run_command(["systemctl", verb, *flags, "nginx"])
         return rc
 
-    def _unit(self) -> tuple[bool, bool]:
-        """Return whether nginx runs, and whether it will after a boot: one question for both."""
-        _rc, out, _err = self.module.run_command(["systemctl", "show", "--property=ActiveState,UnitFileState", "nginx"])
-        known = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
-        return known.get("ActiveState") in ("active", "reloading"), known.get("UnitFileState") in ENABLED
+    def _versions(self, err: str) -> tuple[list[int], list[int], bool, list[str], str]:
+        """Return nginx's version, its OpenSSL's, whether it was built with HTTP/3, the packages of modules that it has in it, and its prefix.
 
-    def _versions(self) -> tuple[list[int], list[int], bool, list[str], str]:
-        """Return nginx's version, its OpenSSL's, whether it was built with HTTP/3, the packages of modules that it has in it, and its prefix."""
-        if self.binary is None:
-            return [], [], False, [], PREFIX
-        _rc, _out, err = self.module.run_command([self.binary, "-V"])
+        :param err: what C(nginx -V) has said.
+        """
         self.temporary = next(iter(re.findall(r"--http-client-body-temp-path=(/\S+)", err)), "")
         prefix = re.search(r"--prefix=(/\S+)", err)
         return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err), "--with-http_v3_module" in err.split(), ["libnginx-mod-stream"] if "--with-stream" in err.split() else [], prefix[1] if prefix else PREFIX
+
+
+def _unit(out: str) -> tuple[bool, bool]:
+    """Return whether nginx runs, and whether it will after a boot, from what C(systemctl show) has said."""
+    known = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+    return known.get("ActiveState") in ("active", "reloading"), known.get("UnitFileState") in ENABLED
 
 
 def _serving() -> int | None:

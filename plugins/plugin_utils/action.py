@@ -9,7 +9,9 @@ import gc
 import getpass
 import itertools
 import socket
+import threading
 import typing as t
+from collections.abc import Callable
 
 from ansible.plugins.action import ActionBase
 
@@ -27,6 +29,42 @@ _OTHERS = frozenset({"bool", "int", "float", "NoneType", "_AnsibleTaggedInt", "_
 """What variables are made of, as Ansible's versions read it from YAML. In these there is a template or not; other types are Ansible's own business."""
 
 
+Value = t.TypeVar("Value")
+
+
+class Meanwhile(t.Generic[Value]):
+    """Work that is done while a host is asked, and its result."""
+
+    def __init__(self, work: Callable[[], Value]) -> None:
+        self._work = work
+        self._thread = threading.Thread(target=self._do, daemon=True)
+        self._value: Value
+        self._error: BaseException | None = None
+
+    def begin(self) -> None:
+        """Begin with it, if that was not done."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def result(self) -> Value:
+        """Return the result as soon as it is there.
+
+        :raises BaseException: what the work has raised.
+        """
+        self.begin()
+        self._thread.join()
+        if self._error:
+            raise self._error
+        return self._value
+
+    def _do(self) -> None:
+        try:
+            self._value = self._work()
+        except BaseException as error:
+            # For who asks for the result.
+            self._error = error
+
+
 class PorticoAction(ActionBase):
     """An action plugin whose subclass says in C(_act) what is to be done.
 
@@ -35,6 +73,8 @@ class PorticoAction(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = True
+    _meanwhile: Meanwhile[t.Any] | None = None
+    """What is done beside the first question to the host."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result = super().run(tmp, task_vars)
@@ -63,6 +103,12 @@ class PorticoAction(ActionBase):
         :raises PorticoError: in the module's own words, when it fails.
         """
         return self._run_module(f"portico.web.{module}", args, task_vars)
+
+    def _low_level_execute_command(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
+        """Send the host a command, as ever. From here on there is nothing to do but to wait for it, and before there was a module to pack."""
+        if self._meanwhile:
+            self._meanwhile.begin()
+        return super()._low_level_execute_command(*args, **kwargs)
 
     def _run_module(self, module: str, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         answer = self._execute_module(module_name=module, module_args=args, task_vars=task_vars)
@@ -126,13 +172,17 @@ def is_plain(value: t.Any) -> bool:
 
 @contextlib.contextmanager
 def _uncollected() -> t.Iterator[None]:
-    """Let Python look for no circles of objects: again and again it would go through all that the run has in memory, for a task that ends soon."""
+    """Let Python look for no circles of objects: again and again it would go through all that the run has in memory, for a task that ends soon.
+
+    Nor does it go through that when the task is over, for the worker's last moments.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_on:
+            gc.freeze()
             gc.enable()
 
 

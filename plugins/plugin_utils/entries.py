@@ -25,6 +25,7 @@ HIDDEN = object()
 _LONGEST_VALUE = 80
 _MOST_DIGITS = 4000
 """Python itself refuses to write down, and to read, a number with some more (sys.set_int_max_str_digits)."""
+_BEYOND_ALL_USE = 10**_MOST_DIGITS
 _WORDS_OF_SECRETS = ("auth", "cred", "env", "key", "pass", "pwd", "secret", "token")
 """What people call a key beside which there are secrets."""
 _WORDS_FOR_TRUE = ("true", "yes", "on")
@@ -155,7 +156,8 @@ def distance(one: str, other: str, most: int) -> int:
 
     This is the optimal string alignment distance.
     """
-    if abs(len(one) - len(other)) > most:
+    # A letter that only one of them has takes a step, in which a letter of the other can go: most pairs of words are told apart so.
+    if abs(len(one) - len(other)) > most or len(set(one) ^ set(other)) > 2 * most:
         return most + 1
     before: list[int] = []
     row = list(range(len(other) + 1))
@@ -230,6 +232,9 @@ class _Walk:
 
     def _typed(self, key: str, value: object, option: Mapping[str, t.Any]) -> t.Any:
         kind = option.get("type", "str")
+        if kind == "str" and isinstance(value, str) and "choices" not in option:
+            # As most values are, in a thousand entries.
+            return self._formatted(key, str(value))
         if kind == "raw":
             return value
         if kind == "list":
@@ -257,7 +262,7 @@ class _Walk:
                 return value is True or word in _WORDS_FOR_TRUE
             raise self._problem(key, value, "is neither true nor false. Write one of the two, without quotes.")
         if kind == "int":
-            if (isinstance(value, int) and abs(value) >= 10**_MOST_DIGITS) or (isinstance(value, str) and value.isdigit() and len(value) > _MOST_DIGITS):
+            if (isinstance(value, int) and abs(value) >= _BEYOND_ALL_USE) or (isinstance(value, str) and value.isdigit() and len(value) > _MOST_DIGITS):
                 raise self._problem(key, HIDDEN, "is a number beyond all use. Write a smaller one.")
             if isinstance(value, int) and not isinstance(value, bool):
                 return int(value)
@@ -270,7 +275,7 @@ class _Walk:
         return str(value)
 
     def _formatted(self, key: str, value: t.Any) -> t.Any:
-        form = self.formats.get(_unnumbered(key))
+        form = self.formats.get(_unnumbered(key) if "[" in key else key)
         if form is None:
             return value
         try:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from functools import lru_cache
 from urllib.parse import unquote
 
 from ansible_collections.portico.web.plugins.module_utils.lexer import LONGEST_TOKEN, LexError, check
 from ansible_collections.portico.web.plugins.plugin_utils.entries import shown
 
-_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LARGEST = 1 << 50
 """A petabyte: above all that anybody sends, and below what nginx can count."""
@@ -44,8 +46,7 @@ def host_name(value: str, what: str = "") -> str:
             written = ""
         hint = f"Write {written}." if written else "Write its xn-- form."
         raise ValueError(f"{prefix}has letters that host names do not have on the wire. {hint}")
-    labels = name.split(".")
-    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+    if len(name) > 253 or not _HOST_NAME.fullmatch(name):
         raise ValueError(f"{prefix}is not a host name. Write letters, digits, hyphens and dots, without scheme, port or path.")
     return name
 
@@ -94,6 +95,7 @@ def read_path(value: str) -> str:
     return url_path(value)
 
 
+@lru_cache(maxsize=1024)
 def network(value: str) -> str:
     """Return an address or a network, as C(allow) and C(geo) of nginx take it."""
     try:

@@ -29,6 +29,7 @@ STANDARD: Mapping[str, Markup] = {
     "X-Cache": Markup("$upstream_cache_status"),
 }
 """What portico/headers.conf sends, with the variables of maps.conf that are empty where a backend's own is passed on."""
+_STANDARD = {header.lower(): (header, value) for header, value in STANDARD.items()}
 _HSTS = "Strict-Transport-Security"
 
 _OTHER_KEYS = {
@@ -136,6 +137,9 @@ def sends(*levels: Mapping[str, t.Any], instead: Mapping[str, str] | None = None
     :param levels: the site, and then the location, as they were written: headers, csp, csp_report_only, hide_headers.
     :param instead: headers that count instead of those, whoever says them, name to variable.
     """
+    keeps_promise = levels[0].get("hsts") is None
+    if keeps_promise and not instead and not any(map(says, levels)):
+        return NOTHING_MORE
     said: dict[str, tuple[str, str]] = {}
     hidden: dict[str, str] = {}
     for level in levels:
@@ -146,10 +150,10 @@ def sends(*levels: Mapping[str, t.Any], instead: Mapping[str, str] | None = None
         said.update({header.lower(): (header, text) for header, text in written.items()})
         hidden.update({header.lower(): header for header in level["hide_headers"] or []})
     said.update({header.lower(): (header, text) for header, text in (instead or {}).items()})
-    if levels[0].get("hsts") is not None:
+    if not keeps_promise:
         hidden[_HSTS.lower()] = _HSTS
-    standard = not any(header.lower() in said for header in STANDARD)
-    left = [] if standard else [(header, value) for header, value in STANDARD.items() if header.lower() not in said]
+    standard = _STANDARD.keys().isdisjoint(said)
+    left = [] if standard else [pair for key, pair in _STANDARD.items() if key not in said]
     own = {key: pair for key, pair in said.items() if pair[1]}
     hidden.update({key: header for key, (header, _text) in own.items()})
     return Sends(standard, [*left, *own.values()], sorted(hidden.values(), key=str.lower))

@@ -40,12 +40,17 @@ _REPEATED = {"include", "add_header", "set_real_ip_from", "log_format"}
 """Directives that others may say as well as we: nginx does what all of them say."""
 _HTTP_LEVEL = ("nginx.conf", "tls.conf", "visitors.conf", "logs.conf")
 
+_BROTLI = frozenset({"ngx_http_brotli_filter_module", "ngx_http_brotli_static_module"})
+
 _LEFT_TO_INCLUDED = {"resolver", "resolver_timeout", "client_header_timeout"}
 """Directives that nginx goes on without, and that a file may say which somebody includes at the http level."""
 
 _STAPLING = re.compile(r"^\s*include portico/certificates/\S+/stapling\*\.conf;\n", re.MULTILINE)
 _STAPLING_ONCE = {"ssl_stapling", "ssl_stapling_verify", "ssl_trusted_certificate"}
 """What a server block may say once, and what lies beside a certificate says."""
+
+_TOLD_TO_SITES = ("brotli", "maintenance", "pages", "told")
+"""What our own template of a site sees of what holds for all of them: as little as may be, so that much can be rendered before the host has answered."""
 
 SETTINGS = ("http_port", "https_port", "trusted_proxies", "trusted_header", "proxy_protocol", "tls_profile", "http3", "sandbox", "resolvers", "repository", "modules", "access_log", "extra_config")
 """The options of nginx_publish that there is one of for a whole host."""
@@ -171,6 +176,33 @@ def scope_files(
     return files
 
 
+class Drafts(t.NamedTuple):
+    """Sites' files that were rendered before the host had answered."""
+
+    facts: Mapping[str, t.Any]
+    """What was taken for granted of the host."""
+    texts: Mapping[str, str]
+    """A site's name -> the text of its file."""
+
+
+def drafts(sites: Sequence[Mapping[str, t.Any]], apps: Sequence[Mapping[str, t.Any]], settings: Mapping[str, t.Any], scope: str = layout.NGINX_SCOPE) -> Drafts:
+    """Render what hardly depends on the host, to be taken for the files of one of which the same holds, and for nothing where it is otherwise.
+
+    It uses neither Ansible nor any file that is not the collection's own, so that it can be done while the host is asked.
+
+    :param sites: complete sites, as L(sites.normalise_sites) returns them.
+    :param apps: complete apps, of which sites name some.
+    """
+    expected = Host(modules=_BROTLI if "brotli" in settings["modules"] else frozenset())
+    common = _common(settings, expected)
+    kept, sockets = _kept(scope, sites), _sockets(apps)
+    texts = {site["name"]: _of_sites().render(_values(site, common, scope, kept, sockets)) for site in sites if not (site["template"] or _looks_up(site))}
+    # Of what there is once, all that takes long is to compile the templates.
+    base(settings, expected)
+    _environment().get_template("scope.conf.j2")
+    return Drafts(_facts(common), texts)
+
+
 def site_files(
     sites: Sequence[Mapping[str, t.Any]],
     apps: Sequence[Mapping[str, t.Any]],
@@ -179,6 +211,7 @@ def site_files(
     variables: Mapping[str, t.Any] | None = None,
     resolve: Callable[[str], str] = str,
     scope: str = layout.NGINX_SCOPE,
+    drafted: Drafts | None = None,
 ) -> dict[str, str]:
     """Return a file for each site.
 
@@ -186,27 +219,55 @@ def site_files(
     :param apps: complete apps, of which sites name some.
     :param variables: the play's variables, for templates of somebody's own; looking one up templates it.
     :param resolve: makes a path absolute that was written beside the playbook.
+    :param drafted: what L(drafts) has returned for the same sites and apps.
     :returns: path inside the generation -> text.
     :raises PorticoError: when a template of somebody's own does not make whole directives.
     """
-    template = _of_sites()
-    # Around a server block there is nobody who says who gets in.
-    common = {**_common(settings, host), "scope": scope, "around": guards.NONE, "kept": _kept(scope, sites)}
-    sockets = {app["name"]: layout.app_socket(app["name"]) for app in apps}
+    common = _common(settings, host)
+    kept, sockets = _kept(scope, sites), _sockets(apps)
+    ready = drafted.texts if drafted and drafted.facts == _facts(common) else {}
     files = {}
     # What the http level says holds for all sites, and ours beside a certificate would count instead.
     said_for_all = bool(_taken(common["extra_config"], host) & _STAPLING_ONCE)
     for site in sites:
-        leads = [*([moves.variable(scope, site)] if site["moved"] else []), *([moves.slash(scope, site)["variable"]] if site["trailing_slash"] else [])]
-        values = {**common, "site": site, "upstreams": _upstreams(site, sockets), "leads": leads, "unwelcome": agents.variable(scope, site) if site["refuse_agents"] else None}
         if site["template"] is None:
-            text = template.render(values)
+            text = ready.get(site["name"]) or _of_sites().render(_values(site, common, scope, kept, sockets))
             says_it = _says_stapling(site["extra_config"] or "", 0)
         else:
-            text = own_templates.render(site, resolve(site["template"]), _environment(), values, variables or {})
+            values = _values(site, common, scope, kept, sockets)
+            text = own_templates.render(site, resolve(site["template"]), _environment(), {**common, **values}, variables or {})
             says_it = _says_stapling(text, 1)
         files[f"sites/{site['name']}.conf"] = _STAPLING.sub("", text) if says_it or said_for_all else text
     return files
+
+
+def _values(site: Mapping[str, t.Any], common: Mapping[str, t.Any], scope: str, kept: Mapping[str, entries.Entry], sockets: Mapping[str, str]) -> dict[str, t.Any]:
+    """Return what our own template of a site sees."""
+    return {
+        **{key: common[key] for key in (*_TOLD_TO_SITES, *(["resolvers"] if _looks_up(site) else []))},
+        "scope": scope,
+        "kept": kept,
+        # Around a server block there is nobody who says who gets in.
+        "around": guards.NONE,
+        "site": site,
+        "upstreams": _upstreams(site, sockets),
+        "leads": [*([moves.variable(scope, site)] if site["moved"] else []), *([moves.slash(scope, site)["variable"]] if site["trailing_slash"] else [])],
+        "unwelcome": agents.variable(scope, site) if site["refuse_agents"] else None,
+    }
+
+
+def _facts(common: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return all that the text of a site which looks up no name owes to its host, and to settings."""
+    return {key: common[key] for key in _TOLD_TO_SITES}
+
+
+def _looks_up(site: Mapping[str, t.Any]) -> bool:
+    """Return whether nginx looks up a name for a site again and again."""
+    return any(location["spoken"] and location["spoken"]["is_looked_up"] for location in site["locations"])
+
+
+def _sockets(apps: Iterable[Mapping[str, t.Any]]) -> dict[str, str]:
+    return {app["name"]: layout.app_socket(app["name"]) for app in apps}
 
 
 def _taken(extra_config: str, host: Host) -> set[str]:
@@ -269,7 +330,7 @@ def _common(settings: Mapping[str, t.Any], host: Host) -> dict[str, t.Any]:
     complete = {**default_settings(), **settings}
     is_read = bool(complete["trusted_proxies"]) and not complete["proxy_protocol"]
     told = proxies.told(complete["trusted_header"], is_read)
-    brotli = {"ngx_http_brotli_filter_module", "ngx_http_brotli_static_module"} <= host.modules and "brotli" in complete["modules"]
+    brotli = host.modules >= _BROTLI and "brotli" in complete["modules"]
     profile = tls_profiles.PROFILES[complete["tls_profile"]]
     tls = profile if host.has_hybrid_key_exchange else profile.without_hybrid()
     families = {family: [(backends.param(name), value) for name, value in told] for family in backends.WITH_PARAMS}
@@ -421,5 +482,5 @@ def _environment() -> Environment:
 
 @lru_cache(maxsize=1)
 def _of_sites() -> Template:
-    """Return the template of a site's file."""
-    return _environment().overlay(loader=_Whole(_TEMPLATES)).get_template("site.conf.j2")
+    """Return the template of a site's file. What C(finalize) has made a token, C(autoescape) need not look at, a hundred times for each site."""
+    return _environment().overlay(loader=_Whole(_TEMPLATES), autoescape=False).get_template("site.conf.j2")

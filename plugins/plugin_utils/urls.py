@@ -8,6 +8,7 @@ import ipaddress
 import re
 import typing as t
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ansible_collections.portico.web.plugins.plugin_utils import formats
@@ -75,6 +76,7 @@ def without_port(host: str | None) -> str | None:
     return host.partition(":")[0] if host else host
 
 
+@lru_cache(maxsize=1024)
 def parsed(value: str) -> Backend:
     """Return the parts of a URL that L(backend) or L(any_backend) has accepted."""
     scheme, _colons, rest = value.partition("://")
@@ -89,6 +91,7 @@ def _either(schemes: Sequence[str]) -> str:
     return f"{', '.join(first)} or {last}"
 
 
+@lru_cache(maxsize=1024)
 def is_address(host: str) -> bool:
     """Return whether a host is an IP address and no name."""
     try:

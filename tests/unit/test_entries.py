@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 from unittest import mock
 
@@ -16,7 +18,7 @@ from ansible.template import Templar, trust_as_template as trusted
 from jinja2 import Undefined
 
 from ansible_collections.portico.web.plugins.plugin_utils import entries, lists
-from ansible_collections.portico.web.plugins.plugin_utils.action import PorticoAction, Templated, is_plain
+from ansible_collections.portico.web.plugins.plugin_utils.action import Meanwhile, PorticoAction, Templated, is_plain
 from ansible_collections.portico.web.plugins.plugin_utils.entries import PorticoError
 
 DESCRIBED = {
@@ -107,6 +109,24 @@ def test_a_long_value_is_cut():
 )
 def test_the_distance_counts_letters(one, other, letters):
     assert entries.distance(one, other, 2) == letters == entries.distance(other, one, 2)
+
+
+def steps(one, other):
+    """The optimal string alignment distance, as it is defined."""
+    if not one or not other:
+        return len(one) + len(other)
+    found = [steps(one[1:], other) + 1, steps(one, other[1:]) + 1, steps(one[1:], other[1:]) + (one[0] != other[0])]
+    if one[:2] == other[1::-1] and len(one) > 1:
+        found.append(steps(one[2:], other[2:]) + 1)
+    return min(found)
+
+
+def test_what_is_passed_over_quickly_is_far_away():
+    words = ["".join(letters) for length in range(5) for letters in itertools.product("abc", repeat=length)]
+    words += [word.replace("a", "xyz") for word in words if len(word) < 4]
+    pairs = list(itertools.combinations(words, 2))[::7]
+    wrong = [(one, other) for one, other in pairs if min(entries.distance(one, other, 2), 3) != min(steps(one, other), 3)]
+    assert len(pairs) > 1000 and not wrong
 
 
 @pytest.mark.parametrize("name", ["nginx_siets", "nginx_site", "gunicorn_app", "gunicorn_aps", "certbot_certificate", "certbot_emial"])
@@ -234,6 +254,43 @@ def test_documented_defaults_are_of_their_documented_types():
             assert described.get("description"), f"{module}: {key}"
             if "default" in described:
                 assert entries._Walk("x", {}, frozenset())._value(key, None, described) is not None, f"{module}: {key}"
+
+
+class Asks(PorticoAction):
+    """An action plugin whose host is not there: it answers nothing, and says when it is asked."""
+
+    def __init__(self):
+        pass
+
+
+def test_work_begins_when_the_host_is_asked_and_is_done_once(monkeypatch):
+    asked = threading.Event()
+    monkeypatch.setattr(PorticoAction.__base__, "_low_level_execute_command", lambda _self, command: asked.set() or {"stdout": command})
+    action, done = Asks(), []
+
+    def work():
+        # Were it not done beside the question, this would wait in vain.
+        assert asked.wait(10)
+        done.append("work")
+        return "result"
+
+    action._meanwhile = Meanwhile(work)
+    assert not done
+    assert action._low_level_execute_command("one") == {"stdout": "one"}
+    assert action._low_level_execute_command("two") == {"stdout": "two"}
+    assert (action._meanwhile.result(), action._meanwhile.result(), done) == ("result", "result", ["work"])
+
+
+def test_what_has_not_begun_is_done_when_its_result_is_wanted():
+    assert Meanwhile(lambda: "result").result() == "result"
+
+
+def test_what_work_raises_is_raised_where_its_result_is_wanted():
+    failing = Meanwhile(lambda: {}["missing"])
+    failing.begin()
+    for _again in range(2):
+        with pytest.raises(KeyError, match="missing"):
+            failing.result()
 
 
 @pytest.mark.parametrize("on", [True, False])

@@ -404,6 +404,66 @@ def test_what_every_site_has_is_in_its_template_and_not_included_for_each():
     assert '{% include "location.conf.j2" %}' not in source and '{% include "promises.conf.j2" %}' not in source
 
 
+LOOKS_UP = {"name": "cloud", "server_names": ["cloud.example.com"], "proxy": "http://backend.example.com", "backend": {"resolve": True}}
+WITH_BROTLI = render.Host((1, 26, 3), (3, 5, 1), modules=render._BROTLI)
+
+
+def drafted(settings):
+    return render.drafts(normalise_sites([*EVERYTHING, LOOKS_UP], APPS, named=named.normalise(NAMED)), APPS, {**render.default_settings(), **settings})
+
+
+def finished(drafts, host, settings):
+    sites = normalise_sites([*EVERYTHING, LOOKS_UP], APPS, named=named.normalise(NAMED))
+    return render.site_files(sites, APPS, host, {**render.default_settings(), **settings}, drafted=drafts)
+
+
+@pytest.mark.parametrize(
+    ("settings", "host"),
+    [
+        ({}, BOOKWORM),
+        ({}, TRIXIE),
+        ({"modules": ["brotli"]}, WITH_BROTLI),
+        ({"trusted_proxies": ["192.0.2.1"], "trusted_header": "CF-Connecting-IP"}, TRIXIE),
+    ],
+)
+def test_what_was_rendered_before_the_host_answered_is_what_it_gets(settings, host, monkeypatch):
+    drafts = drafted(settings)
+    expected = finished(None, host, settings)
+    rendered = []
+    values = render._values
+    monkeypatch.setattr(render, "_values", lambda site, *more: rendered.append(site["name"]) or values(site, *more))
+    assert finished(drafts, host, settings) == expected
+    assert rendered == ["cloud"], "the name servers of a host are known when it has answered"
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "host"),
+    [
+        ({"modules": ["brotli"]}, {"modules": ["brotli"]}, TRIXIE),
+        ({}, {"trusted_proxies": ["192.0.2.1"], "trusted_header": "CF-Connecting-IP"}, TRIXIE),
+    ],
+    ids=["a module is not there", "another scope says who is trusted"],
+)
+def test_what_was_rendered_for_another_host_is_not_used(expected, found, host):
+    drafts, fresh = drafted(expected), finished(None, host, found)
+    assert finished(drafts, host, found) == fresh
+    assert any(text != fresh[f"sites/{name}.conf"] for name, text in drafts.texts.items()), "or it would be no matter"
+
+
+def test_what_holds_beside_a_site_is_said_of_a_draft_too():
+    """What lies beside certificates is not included where the http level says it for all sites, or somebody else does."""
+    settings = {"extra_config": "ssl_stapling on;"}
+    drafts = drafted(settings)
+    assert any("stapling" in text for text in drafts.texts.values())
+    assert not any("stapling" in text for text in finished(drafts, TRIXIE, settings).values())
+
+
+def test_a_template_of_somebodys_own_waits_for_the_host(tmp_path):
+    (tmp_path / "own.j2").write_text("server { listen 80; }\n")
+    sites = normalise_sites([{"name": "own", "server_names": ["own.example.com"], "template": str(tmp_path / "own.j2")}], [])
+    assert render.drafts(sites, [], render.default_settings()).texts == {}
+
+
 @pytest.mark.parametrize(("value", "written"), [(True, "on"), (1, "1"), ("1", "1"), ("True", "True"), ("on", "on"), (False, "off"), (0, "0"), (render.Markup("$a"), "$a")])
 def test_a_token_that_was_made_of_one_value_is_not_given_for_another(value, written):
     assert render.token(value) == written

@@ -117,6 +117,28 @@ def test_all_that_nginx_reads_is_looked_at_once(tmp_path):
     assert sorted(text.splitlines()[-1] for text in texts) == ["# a", "# b", "# extra", "# own"]
 
 
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("include portico/pages.conf;\n    include portico/acme.conf;\n", []),
+        ("include portico/pages.conf; include extra.conf;\n", ["extra"]),
+        ("include portico/pages.conf;include\n  'extra.conf';\n", ["extra"]),
+        ("include\tportico/pages.conf;\n", []),
+        ('include "portico/pages.conf";\ninclude extra.conf;\n', ["extra"]),
+        ("include extra.conf;\n", ["extra"]),
+        ("include portico-of-others/*.conf;\n", ["others"]),
+    ],
+)
+def test_what_is_included_beside_what_is_published_is_read(tmp_path, text, read):
+    (tmp_path / "portico").mkdir()
+    (tmp_path / "portico/pages.conf").write_text("pages")
+    (tmp_path / "portico/acme.conf").write_text("acme")
+    (tmp_path / "extra.conf").write_text("extra")
+    (tmp_path / "portico-of-others").mkdir()
+    (tmp_path / "portico-of-others/a.conf").write_text("others")
+    assert sandbox.configuration([text], str(tmp_path), [], None) == [text, *read]
+
+
 @pytest.fixture
 def drop_in(tmp_path, monkeypatch):
     path = tmp_path / "sandbox.conf"

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.portico.web.plugins.module_utils import layout, store
+from ansible_collections.portico.web.plugins.module_utils import files, layout, store
 from ansible_collections.portico.web.plugins.module_utils.generation import no_manifest, shown
 
 TREE = {"nginx.conf": "user www-data;\n", "sites/a.conf": "# a\n", "pages/404.html": "<p>", "passwords/main/staff": "anna:hash\n"}
@@ -37,6 +37,22 @@ def test_a_generation_is_read_by_root_and_nginx_alone(host):
 def test_what_nginx_only_tests_is_read_by_no_others_either(host):
     store.write_tree(f"{host}/stage/portico", TREE, "")
     assert {stat.S_IMODE((host / "stage/portico" / path).stat().st_mode) for path in TREE} == {0o640}
+
+
+def test_a_link_that_leads_nowhere_is_a_file_with_nothing_in_it(host):
+    number = store.make(TREE, no_manifest(), "")
+    for name, target in (("nowhere.conf", "gone"), ("circle.conf", "circle.conf"), ("file.conf", "nginx.conf/gone")):
+        os.symlink(target, f"{store.folder(number)}/{name}")
+    os.symlink("nginx.conf", f"{store.folder(number)}/there.conf")
+    assert store.texts(number) == {**TREE, "nowhere.conf": "", "circle.conf": "", "file.conf": "", "there.conf": TREE["nginx.conf"]}
+
+
+def test_what_is_there_and_cannot_be_read_is_not_taken_for_nothing(host):
+    number = store.make(TREE, no_manifest(), "")
+    os.symlink(".", f"{store.folder(number)}/folder.conf")
+    assert "folder.conf" not in store.texts(number)
+    with pytest.raises(IsADirectoryError):
+        files.read_exactly(store.folder(number))
 
 
 def test_where_nginx_has_no_user_its_root_reads_it(host, monkeypatch):
