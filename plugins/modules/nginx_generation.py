@@ -374,12 +374,15 @@ class Nginx:
     # ---- reading
 
     def read(self) -> dict[str, t.Any]:
+        if self.module.get_bin_path("systemctl") is None:
+            raise GenerationError("This host has no systemd (systemctl), by which Portico runs nginx. A container for it has systemd as its first process.")
         # Each of them takes a moment to answer, and they need not wait for each other.
         upgrade, unit = packages.Upgrade(self.module, "nginx"), commands.Running(["systemctl", "show", "--property=ActiveState,UnitFileState", "nginx"])
-        told = commands.Running([self.binary, "-V"]) if self.binary else None
+        asked_nginx = commands.Running([self.binary, "-V"]) if self.binary else None
         number = store.live_number()
         manifest, texts, loaded = store.manifest(number), store.texts(number), _modules()
-        version, openssl, http3, built_in, prefix = self._versions(told.done().err) if told else ([], [], False, [], PREFIX)
+        active, enabled = _unit(unit.done().out)
+        version, openssl, http3, built_in, prefix = self._versions(asked_nginx)
         asked, repository = self.module.params["packages"], self.module.params["repository"]
         # One question for all that they may be called.
         absent = packages.missing(self.module, [*asked, *vendors.renamed(asked), "nginx", vendors.COMMON])
@@ -387,7 +390,6 @@ class Nginx:
         is_vendors = not distributions and ("nginx" not in absent or repository is not None or not repositories.is_there(None))
         missing = [name for name in (vendors.renamed(asked) if is_vendors else asked) if name in absent and name not in built_in]
         default_site = self._has_pristine_default_site()
-        active, enabled = _unit(unit.done().out)
         # A link is ours or a stranger's: of a file alone there is more to ask.
         pristine = os.path.islink(MAIN) or _is_a_copy_of_ours() or self._is_pristine(MAIN)
         return {
@@ -636,16 +638,17 @@ class Nginx:
     def _or_put_back(self, state: dict[str, t.Any]) -> t.Iterator[None]:
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             # Ansible ends a module that cannot go on by SystemExit, which is no Exception.
-            for step in reversed(self.undo):
-                step()
+            left = [why for why in map(_why_not, reversed(self.undo)) if why]
             # Why it came to this is what the person needs to know.
             with contextlib.suppress(GenerationError):
                 if state["active"] and self._systemctl("is-active", "--quiet") == 0:
                     self._reload(state["serving"])
                 elif self.restarted:
                     self._systemctl("start")
+            if left and isinstance(error, Exception):
+                raise GenerationError(f"{error} Not all that was there before could be put back: {'; '.join(left)} Run the play again when that is mended.") from error
             raise
 
     def make_certificates(self, names: list[str]) -> None:
@@ -769,8 +772,7 @@ class Nginx:
 
     def _divert(self, action: str, path: str = MAIN, aside: str = PACKAGED, rename: str = "--no-rename") -> None:
         command = [self.module.get_bin_path("dpkg-divert", required=True), "--quiet", "--local", rename]
-        command += ["--divert", aside, action, path]
-        self.module.run_command(command, check_rc=True)
+        self._do([*command, "--divert", aside, action, path])
 
     def _has_pristine_default_site(self) -> bool:
         """Return whether the default site is switched on and is still the package's own file."""
@@ -908,20 +910,40 @@ class Nginx:
         return serving.relevant(out)
 
     def _daemon_reload(self) -> None:
-        self.module.run_command(["systemctl", "daemon-reload"], check_rc=True)
+        self._do(["systemctl", "daemon-reload"])
+
+    def _do(self, command: list[str]) -> None:
+        rc, out, err = self.module.run_command(command)
+        if rc != 0:
+            raise GenerationError(f"{' '.join(command)} failed: {' '.join((err or out).split()) or f'it ended with {rc}'}.")
 
     def _systemctl(self, verb: str, *flags: str) -> int:
         rc, _out, _err = self.module.run_command(["systemctl", verb, *flags, "nginx"])
         return rc
 
-    def _versions(self, err: str) -> tuple[list[int], list[int], bool, list[str], str]:
+    def _versions(self, asked: commands.Running | None) -> tuple[list[int], list[int], bool, list[str], str]:
         """Return nginx's version, its OpenSSL's, whether it was built with HTTP/3, the packages of modules that it has in it, and its prefix.
 
-        :param err: what C(nginx -V) has said.
+        :param asked: C(nginx -V), where there is an nginx.
+        :raises GenerationError: when it does not say.
         """
+        if asked is None:
+            return [], [], False, [], PREFIX
+        rc, _out, err = asked.done()
+        if rc != 0:
+            raise GenerationError(f"{self.binary} -V does not say which nginx this host has: {serving.relevant(err)}")
         self.temporary = next(iter(re.findall(r"--http-client-body-temp-path=(/\S+)", err)), "")
         prefix = re.search(r"--prefix=(/\S+)", err)
         return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err), "--with-http_v3_module" in err.split(), ["libnginx-mod-stream"] if "--with-stream" in err.split() else [], prefix[1] if prefix else PREFIX
+
+
+def _why_not(step: t.Callable[[], object]) -> str | None:
+    """Take a step, and return why it could not be taken, which is to keep no other from being taken."""
+    try:
+        step()
+    except (GenerationError, OSError) as error:
+        return f"{str(error).removesuffix('.')}."
+    return None
 
 
 def _unit(out: str) -> tuple[bool, bool]:
@@ -1187,16 +1209,15 @@ def main() -> None:
         supports_check_mode=True,
     )
     nginx = Nginx(module)
-    if module.params["state"] == "asked":
-        module.exit_json(changed=False, **nginx.read())
-    if module.params["state"] == "history":
-        module.exit_json(changed=False, generation=store.live_number(), history=store.history())
-
     act = _leave if module.params["state"] == "absent" else _publish
     # A dry run touches nothing, the lock neither; at the worst its answer is about a moment ago.
     lock = contextlib.nullcontext() if module.check_mode else serving.Lock(module.params["holder"])
     waited = {}
     try:
+        if module.params["state"] == "asked":
+            module.exit_json(changed=False, **nginx.read())
+        if module.params["state"] == "history":
+            module.exit_json(changed=False, generation=store.live_number(), history=store.history())
         with lock:
             if not module.check_mode:
                 _clear_leftovers()

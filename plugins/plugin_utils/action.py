@@ -38,21 +38,26 @@ class Meanwhile(t.Generic[Value]):
     def __init__(self, work: Callable[[], Value]) -> None:
         self._work = work
         self._thread = threading.Thread(target=self._do, daemon=True)
+        self._is_done = False
         self._value: Value
         self._error: BaseException | None = None
 
     def begin(self) -> None:
         """Begin with it, if that was not done."""
         if self._thread.ident is None:
-            self._thread.start()
+            # Where there may be no more threads, it is done when its result is wanted.
+            with contextlib.suppress(RuntimeError):
+                self._thread.start()
 
     def result(self) -> Value:
         """Return the result as soon as it is there.
 
         :raises BaseException: what the work has raised.
         """
-        self.begin()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
+        elif not self._is_done:
+            self._do()
         if self._error:
             raise self._error
         return self._value
@@ -63,6 +68,7 @@ class Meanwhile(t.Generic[Value]):
         except BaseException as error:
             # For who asks for the result.
             self._error = error
+        self._is_done = True
 
 
 class PorticoAction(ActionBase):
@@ -105,7 +111,7 @@ class PorticoAction(ActionBase):
         return self._run_module(f"portico.web.{module}", args, task_vars)
 
     def _low_level_execute_command(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
-        """Send the host a command, as ever. From here on there is nothing to do but to wait for it, and before there was a module to pack."""
+        """Send the host a command, as ever. From here on there is nothing to do but to wait for it."""
         if self._meanwhile:
             self._meanwhile.begin()
         return super()._low_level_execute_command(*args, **kwargs)

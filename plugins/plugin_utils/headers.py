@@ -53,7 +53,7 @@ class Sends(t.NamedTuple):
     hidden: list[str]
 
 
-NOTHING_MORE = Sends(True, [], [])
+NOTHING_MORE: t.Final = Sends(True, [], [])
 """What a site sends that says nothing of headers."""
 
 
@@ -139,7 +139,7 @@ def sends(*levels: Mapping[str, t.Any], instead: Mapping[str, str] | None = None
     """
     keeps_promise = levels[0].get("hsts") is None
     if keeps_promise and not instead and not any(map(says, levels)):
-        return NOTHING_MORE
+        return Sends(True, [], [])
     said: dict[str, tuple[str, str]] = {}
     hidden: dict[str, str] = {}
     for level in levels:

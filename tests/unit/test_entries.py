@@ -285,6 +285,18 @@ def test_what_has_not_begun_is_done_when_its_result_is_wanted():
     assert Meanwhile(lambda: "result").result() == "result"
 
 
+def test_where_there_may_be_no_more_threads_work_is_done_all_the_same(monkeypatch):
+    def refused(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    done = []
+    work = Meanwhile(lambda: done.append("work") or "result")
+    work.begin()
+    assert not done
+    assert (work.result(), work.result(), done) == ("result", "result", ["work"])
+
+
 def test_what_work_raises_is_raised_where_its_result_is_wanted():
     failing = Meanwhile(lambda: {}["missing"])
     failing.begin()

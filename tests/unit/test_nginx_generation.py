@@ -134,6 +134,57 @@ def test_what_a_killed_run_left_behind_the_link_is_not_left_there_when_nginx_ref
     assert os.readlink(live) == "generations/2"
 
 
+@pytest.mark.parametrize("why", ["by its own doing", "because systemd does not answer"])
+def test_what_cannot_be_put_back_keeps_nothing_else_from_being_put_back(nginx, tmp_path, monkeypatch, why):
+    """The unit's file is written, systemd does not read it, and does not read either that it is gone again."""
+    live, unit = tmp_path / "live", tmp_path / "unit.d/portico.conf"
+    live.symlink_to("generations/3")
+    monkeypatch.setattr(store, "LIVE", str(live))
+    monkeypatch.setattr(store, "numbers", lambda: [2, 3])
+    monkeypatch.setattr(store, "texts", lambda _number: {})
+    monkeypatch.setattr(nginx_generation, "FITTINGS", {str(unit): "new"})
+    monkeypatch.setattr(nginx_generation.sandbox, "DROP_IN", str(tmp_path / "sandbox.conf"))
+    monkeypatch.setattr(nginx_generation.layout, "NGINX_RUN", str(tmp_path / "run"))
+    for step in ("make_certificates", "_make_logs"):
+        monkeypatch.setattr(nginx, step, lambda *_args: None)
+    nginx.module.run_command = lambda argv, **_more: (1, "", "Failed to reload daemon:\n Connection timed out") if argv == ["systemctl", "daemon-reload"] else (0, "", "")
+    if why == "by its own doing":
+        monkeypatch.setattr(nginx, "fit", lambda *_args: nginx.undo.append(nginx._daemon_reload))
+
+        def refused(*_args):
+            raise nginx_generation.GenerationError("refused.")
+
+        monkeypatch.setattr(nginx, "_open_up", refused)
+    state = {"generation": 3, "serving": 2, "manifest": manifest(PLAIN), "default_site": False, "active": False}
+    with pytest.raises(nginx_generation.GenerationError) as error:
+        nginx.publish({}, manifest(PLAIN), state, "a test", None, None)
+    failed = "systemctl daemon-reload failed: Failed to reload daemon: Connection timed out."
+    first = "refused." if why == "by its own doing" else failed
+    assert str(error.value) == f"{first} Not all that was there before could be put back: {failed} Run the play again when that is mended."
+    assert os.readlink(live) == "generations/2" and not unit.exists()
+
+
+def a_host(monkeypatch, tmp_path, **programs):
+    """A host with nothing but some programs, name to what each does; and what a module says on it."""
+    for name, does in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(nginx_generation.commands, "_ADMINISTRATORS_PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = {name: str(tmp_path / name) for name in programs}
+    return nginx_generation.Nginx(SimpleNamespace(get_bin_path=lambda name, **_options: found.get(name), run_command=lambda *_args, **_more: (0, "", ""), params={}))
+
+
+def test_a_host_without_systemd_is_refused_before_anything(monkeypatch, tmp_path):
+    with pytest.raises(nginx_generation.GenerationError, match="This host has no systemd"):
+        a_host(monkeypatch, tmp_path, nginx="exit 0").read()
+
+
+def test_an_nginx_that_does_not_say_which_it_is_is_refused(monkeypatch, tmp_path):
+    host = a_host(monkeypatch, tmp_path, nginx="echo 'nginx: error while loading shared libraries: libpcre2-8.so.0' >&2; exit 127", systemctl="exit 0")
+    with pytest.raises(nginx_generation.GenerationError, match="nginx -V does not say which nginx this host has: .*libpcre2"):
+        host.read()
+
+
 @pytest.fixture
 def etc(monkeypatch, tmp_path):
     """A published host's /etc/nginx."""
