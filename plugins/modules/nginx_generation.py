@@ -302,6 +302,8 @@ SWITCHED_OFF = layout.NGINX + "/switched-off.json"
 YIELDING = ETC + "/portico-default-site" + files.SUFFIX
 YIELDED = layout.NGINX + "/default-site.conf"
 """The default site without its claim to be the default server, served while ours comes and it goes."""
+BOOTED = "/run/systemd/system"
+"""What is there on a host that systemd has booted (sd_booted(3))."""
 STAGE = "/run/portico-nginx-test-"
 PREPARED = "Its unit is prepared now: run systemctl restart nginx when it suits your visitors, and then this play again, before any other. Or do without."
 STAYS = "nginx stays in the sandbox that it was started in until it is started again: systemctl restart nginx, when it suits your visitors."
@@ -374,8 +376,8 @@ class Nginx:
     # ---- reading
 
     def read(self) -> dict[str, t.Any]:
-        if self.module.get_bin_path("systemctl") is None:
-            raise GenerationError("This host has no systemd (systemctl), by which Portico runs nginx. A container for it has systemd as its first process.")
+        if not os.path.isdir(BOOTED):
+            raise GenerationError("This host was not booted with systemd, by which Portico runs nginx. A container for it has systemd as its first process.")
         # Each of them takes a moment to answer, and they need not wait for each other.
         upgrade, unit = packages.Upgrade(self.module, "nginx"), commands.Running(["systemctl", "show", "--property=ActiveState,UnitFileState", "nginx"])
         asked_nginx = commands.Running([self.binary, "-V"]) if self.binary else None
@@ -640,16 +642,32 @@ class Nginx:
             yield
         except BaseException as error:
             # Ansible ends a module that cannot go on by SystemExit, which is no Exception.
-            left = [why for why in map(_why_not, reversed(self.undo)) if why]
+            files_are_back, left = self._take_back()
             # Why it came to this is what the person needs to know.
             with contextlib.suppress(GenerationError):
-                if state["active"] and self._systemctl("is-active", "--quiet") == 0:
+                if files_are_back and state["active"] and self._systemctl("is-active", "--quiet") == 0:
                     self._reload(state["serving"])
-                elif self.restarted:
+                elif files_are_back and self.restarted:
                     self._systemctl("start")
             if left and isinstance(error, Exception):
-                raise GenerationError(f"{error} Not all that was there before could be put back: {'; '.join(left)} Run the play again when that is mended.") from error
+                raise GenerationError(f"{error} Not all that was there before could be put back: {' '.join(left)} Run the play again when that is mended.") from error
             raise
+
+    def _take_back(self) -> tuple[bool, list[str]]:
+        """Take back what was done, the last first, and return whether all files are back, and what could not be taken back.
+
+        Where a file cannot be, what was done before stays: it may lead there, and nginx has to be able to start. What another
+        program does not do keeps nothing from being taken back.
+        """
+        left = []
+        for step in reversed(self.undo):
+            try:
+                step()
+            except GenerationError as error:
+                left.append(str(error))
+            except OSError as error:
+                return False, [*left, f"{error}."]
+        return True, left
 
     def make_certificates(self, names: list[str]) -> None:
         """Make sure that every certificate that nginx is told of exists, if only as the placeholder."""
@@ -935,15 +953,6 @@ class Nginx:
         self.temporary = next(iter(re.findall(r"--http-client-body-temp-path=(/\S+)", err)), "")
         prefix = re.search(r"--prefix=(/\S+)", err)
         return _numbers_after("nginx/", err), _numbers_after("running with OpenSSL ", err) or _numbers_after("built with OpenSSL ", err), "--with-http_v3_module" in err.split(), ["libnginx-mod-stream"] if "--with-stream" in err.split() else [], prefix[1] if prefix else PREFIX
-
-
-def _why_not(step: t.Callable[[], object]) -> str | None:
-    """Take a step, and return why it could not be taken, which is to keep no other from being taken."""
-    try:
-        step()
-    except (GenerationError, OSError) as error:
-        return f"{str(error).removesuffix('.')}."
-    return None
 
 
 def _unit(out: str) -> tuple[bool, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pwd
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.portico.web.plugins.module_utils import store
+from ansible_collections.portico.web.plugins.module_utils import files, store
 from ansible_collections.portico.web.plugins.module_utils.files import LogFromNow
 from ansible_collections.portico.web.plugins.modules import nginx_generation
 
@@ -164,19 +165,52 @@ def test_what_cannot_be_put_back_keeps_nothing_else_from_being_put_back(nginx, t
     assert os.readlink(live) == "generations/2" and not unit.exists()
 
 
+def test_a_file_that_cannot_be_put_back_keeps_what_it_leads_to(nginx, tmp_path, monkeypatch):
+    """On a full disk the link cannot be moved back. Were the generation taken away that it names, nginx could not be started any more."""
+    live = tmp_path / "live"
+    live.symlink_to("generations/2")
+    (tmp_path / "generations/2").mkdir(parents=True)
+    monkeypatch.setattr(store, "LIVE", str(live))
+    monkeypatch.setattr(store, "GENERATIONS", str(tmp_path / "generations"))
+    monkeypatch.setattr(store, "make", lambda *_args: (tmp_path / "generations/3").mkdir() or 3)
+    for step in ("make_certificates", "_make_logs", "fit"):
+        monkeypatch.setattr(nginx, step, lambda *_args: None)
+    reloaded, point = [], files.point
+    monkeypatch.setattr(nginx, "_reload", reloaded.append)
+    nginx.module.run_command = lambda *_args, **_more: (0, "", "")
+
+    def refused(*_args):
+        monkeypatch.setattr(files, "point", full)
+        raise nginx_generation.GenerationError("refused.")
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device", str(live))
+
+    monkeypatch.setattr(nginx, "_open_up", refused)
+    state = {"generation": 2, "serving": 2, "manifest": manifest(PLAIN), "default_site": False, "active": True}
+    with pytest.raises(nginx_generation.GenerationError, match="^refused. Not all that was there before could be put back: .*No space left on device.* Run the play again"):
+        nginx.publish({"a": "b"}, manifest(PLAIN), state, "a test", None, None)
+    assert files.point is not point and os.readlink(live) == "generations/3" and live.is_dir()
+    assert not reloaded, "it would run what it is not known to run well"
+
+
 def a_host(monkeypatch, tmp_path, **programs):
     """A host with nothing but some programs, name to what each does; and what a module says on it."""
     for name, does in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setattr(nginx_generation.commands, "_ADMINISTRATORS_PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(nginx_generation, "BOOTED", str(tmp_path))
     found = {name: str(tmp_path / name) for name in programs}
     return nginx_generation.Nginx(SimpleNamespace(get_bin_path=lambda name, **_options: found.get(name), run_command=lambda *_args, **_more: (0, "", ""), params={}))
 
 
-def test_a_host_without_systemd_is_refused_before_anything(monkeypatch, tmp_path):
-    with pytest.raises(nginx_generation.GenerationError, match="This host has no systemd"):
-        a_host(monkeypatch, tmp_path, nginx="exit 0").read()
+@pytest.mark.parametrize("programs", [{}, {"systemctl": "exit 0"}], ids=["has none", "has not begun with it"])
+def test_a_host_without_systemd_is_refused_before_anything(monkeypatch, tmp_path, programs):
+    host = a_host(monkeypatch, tmp_path, nginx="exit 0", **programs)
+    monkeypatch.setattr(nginx_generation, "BOOTED", str(tmp_path / "not there"))
+    with pytest.raises(nginx_generation.GenerationError, match="This host was not booted with systemd"):
+        host.read()
 
 
 def test_an_nginx_that_does_not_say_which_it_is_is_refused(monkeypatch, tmp_path):
