@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,27 @@ def address(name: str) -> str:
 def visitor(address: str) -> Visitor:
     """Somebody who trusts the ACME server's root and no other, with no cookies yet."""
     return Visitor(address, ca=str(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "issuing-root.pem")))
+
+
+@pytest.fixture
+def crash(host: Any) -> Callable[..., None]:
+    """Kill all processes of a unit, or its main process alone, and wait until it runs again."""
+
+    def shown(unit: str) -> tuple[str, str]:
+        # One question for both: between two of them a unit dies, or comes back.
+        said = dict(line.split("=", 1) for line in host.check_output("systemctl show --property ActiveState,MainPID %s", unit).splitlines())
+        return said["ActiveState"], said["MainPID"]
+
+    def crash(unit: str, whom: str = "all") -> None:
+        state, before = shown(unit)
+        assert state == "active" and before != "0"
+        host.check_output("systemctl kill --signal KILL --kill-whom %s %s", whom, unit)
+        deadline = time.monotonic() + 10
+        while (now := shown(unit))[0] != "active" or now[1] in ("0", before):
+            assert time.monotonic() < deadline, now
+            time.sleep(0.1)  # between two questions to a host that would not tell by itself
+
+    return crash
 
 
 @pytest.fixture(scope="session")

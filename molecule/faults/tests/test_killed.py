@@ -134,9 +134,8 @@ def test_what_is_killed_while_it_is_put_back_is_put_back_by_the_next_run(old):
         kills.heal("new")
 
 
-def test_nginx_comes_back_when_its_master_is_killed(old):
-    old.host.check_output("kill -9 $(cat /run/nginx.pid)")
-    old.host.check_output("timeout 5 sh -c 'until systemctl is-active --quiet nginx; do sleep 0.1; done'")
+def test_nginx_comes_back_when_its_master_is_killed(old, crash):
+    crash("nginx", "main")
     assert old.versions() == {"old"}
     assert old.publish("old").changed == {old.name: 0}
 
